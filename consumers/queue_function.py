@@ -1,0 +1,43 @@
+"""A Lambda function over a queue: event in, partial batch answer out. Wiring only; messages are settled in `queue_door`."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from consumers.queue_door import QueueDoor
+from pipeline.runtime.bootstrap import QueueParts
+from pipeline.runtime.loop import Environment
+from pipeline.runtime.records import messages_of
+
+# One call to a dependency that hangs takes about 14 s to give up; what starts before the deadline ends before the time-out.
+RESERVE_S = 15.0
+
+
+class QueueFunction:
+    """Made once per execution environment, called once per batch."""
+
+    def __init__(self, parts: AbstractAsyncContextManager[QueueParts], *, ordered: bool) -> None:
+        self.environment = Environment()
+        self.parts = self.environment.open(parts)
+        self.door = QueueDoor(
+            self.parts.service,
+            self.parts.rejected,
+            self.parts.sources,
+            self.parts.registry,
+            self.parts.clock,
+            self.parts.telemetry.settled,
+            ordered=ordered,
+        )
+
+    def __call__(self, event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+        """Settle a batch; name the messages that must be delivered again (ReportBatchItemFailures)."""
+        telemetry = self.parts.telemetry
+        telemetry.begin(context.aws_request_id)
+        remaining_s = context.get_remaining_time_in_millis() / 1000
+        deadline = self.parts.clock.monotonic() + max(remaining_s - RESERVE_S, remaining_s * 0.4)
+        messages = messages_of(event, self.parts.source_of, self.parts.default_source)
+        try:
+            failed = self.environment.run(self.door.handle(messages, deadline))
+        finally:
+            telemetry.flush()
+        return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}

@@ -1,0 +1,249 @@
+"""The incident: what its history folds into. `evolve` holds no rules; whatever was stored is what happened.
+
+The row in the incidents table is this model and nothing more (plus index keys), so a fold and a row can be compared byte
+for byte. Everything in it is bounded: the cost of an event never grows with the history. Rules are in `decisions`.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Final, assert_never
+
+from pydantic import Field, TypeAdapter
+
+from pipeline.domain.authority import AuthorityContext
+from pipeline.domain.base import (
+    Count,
+    Data,
+    DedupKey,
+    Description,
+    Digest,
+    Model,
+    Reason,
+    Reference,
+    Sequence,
+    Service,
+    Share,
+    Slug,
+    Time,
+    Title,
+    Uuid,
+)
+from pipeline.domain.envelope import GENESIS_HASH, Change, IncidentEvent, Tip, seal
+from pipeline.domain.events import (
+    REPORTS_TROUBLE,
+    Attachment,
+    Creation,
+    Evidence,
+    EvidenceAttached,
+    IncidentArchived,
+    IncidentCancelled,
+    IncidentClosed,
+    IncidentCreated,
+    IncidentLinked,
+    IncidentOpened,
+    IncidentResolved,
+    Judgement,
+    Links,
+    MitigationStarted,
+    NoteAdded,
+    Observation,
+    ObservationKind,
+    PromotionDecided,
+    Relation,
+    SeverityChanged,
+)
+from pipeline.domain.promotion import LaxSeverity, Outcome
+from pipeline.domain.transitions import UNCONTROLLED, State
+
+NEWEST_MAX: Final = 3
+RELATED_MAX: Final = 10
+
+LaxState = Annotated[State, Field(strict=False)]
+
+
+class EvidenceSummary(Model):
+    """How much evidence there is, and the newest few references; the whole of it is in the events."""
+
+    count: Count = 0
+    newest: tuple[Reference, ...] = ()
+    last_observation: Annotated[ObservationKind, Field(strict=False)] | None = None
+
+
+class Accumulation(Model):
+    """What the gate judges: the highest confidence, the sum of detections and the newest observation so far."""
+
+    policy_id: Slug
+    confidence: Share
+    detections: Count
+    newest_observed_at: Time
+    outcome: Annotated[Outcome, Field(strict=False)] | None = None
+
+
+class Ending(Model):
+    """When the incident stopped holding its key (resolved or cancelled), and why."""
+
+    at: Time
+    reason: Reason | None = None
+
+
+class Related(Model):
+    relation: Annotated[Relation, Field(strict=False)]
+    target: Uuid
+
+
+class IncidentMetadata(Model):
+    dedup_key: DedupKey
+    occurrence: Sequence
+    predecessor: Uuid | None = None
+    tags: Data | None = None
+    links: Links | None = None
+    related: tuple[Related, ...] | None = None
+    evidence: EvidenceSummary
+    promotion: Accumulation
+    resolution: Ending | None = None
+
+
+class Incident(Model):
+    """One incident. `version` is the sequence of its last event; `control_version` that of the last event which moved
+    control (neither evidence, note, link nor promotion decision): ETag, If-Match and expectedVersion mean this one.
+    """
+
+    incident_id: Uuid
+    state: LaxState
+    severity: LaxSeverity
+    service: Service
+    title: Title
+    description: Description
+    created_at: Time
+    updated_at: Time
+    authority: AuthorityContext
+    metadata: IncidentMetadata
+    version: Sequence
+    control_version: Sequence
+    last_event_hash: Digest
+
+
+INCIDENT: TypeAdapter[Incident] = TypeAdapter(Incident)
+
+
+def evolve(incident: Incident | None, event: IncidentEvent) -> Incident:
+    """Fold one event into the incident. Total for every stored event; raises ValueError only for a history without start."""
+    fact = event.fact
+    if isinstance(fact, IncidentCreated):
+        return _created(event, fact.metadata)
+    if incident is None:
+        raise ValueError("a history starts with IncidentCreated")
+    metadata = incident.metadata
+    match fact:
+        case EvidenceAttached():
+            metadata = _attached(metadata, fact.metadata)
+        case PromotionDecided() | IncidentOpened():
+            metadata = _judged(metadata, fact.metadata)
+        case IncidentResolved() | IncidentCancelled():
+            ending = Ending(at=event.timestamp, reason=fact.metadata.reason)
+            metadata = metadata.model_copy(update={"resolution": ending})
+        case IncidentLinked():
+            related = Related(relation=fact.metadata.relation, target=fact.metadata.target)
+            kept = (*(metadata.related or ()), related)[-RELATED_MAX:]
+            metadata = metadata.model_copy(update={"related": kept})
+        case SeverityChanged() | NoteAdded() | MitigationStarted() | IncidentClosed() | IncidentArchived():
+            pass
+        case _:
+            assert_never(fact)
+    controls = fact.event_type not in UNCONTROLLED
+    return incident.model_copy(
+        update={
+            "state": event.new_state,
+            "severity": fact.metadata.severity,
+            "updated_at": event.timestamp,
+            "authority": event.actor if controls else incident.authority,
+            "metadata": metadata,
+            "version": event.sequence,
+            "control_version": event.sequence if controls else incident.control_version,
+            "last_event_hash": event.hash,
+        }
+    )
+
+
+def advance(
+    incident: Incident | None, incident_id: str, changes: Iterable[Change], now: datetime
+) -> tuple[tuple[IncidentEvent, ...], Incident]:
+    """Seal `changes` as the incident's next events and fold them; return the events and the incident after them."""
+    events: list[IncidentEvent] = []
+    for change in changes:
+        event = seal(change, incident_id, _tip(incident), now)
+        incident = evolve(incident, event)
+        events.append(event)
+    if incident is None:
+        raise ValueError("no change to apply")
+    return tuple(events), incident
+
+
+def _tip(incident: Incident | None) -> Tip:
+    if incident is None:
+        return Tip(0, GENESIS_HASH, State.PENDING, None)
+    return Tip(incident.version, incident.last_event_hash, incident.state, incident.updated_at)
+
+
+def _created(event: IncidentEvent, creation: Creation) -> Incident:
+    seen = creation.observation
+    return Incident(
+        incident_id=event.incident_id,
+        state=event.new_state,
+        severity=creation.severity,
+        service=creation.service,
+        title=creation.title,
+        description=creation.description,
+        created_at=event.timestamp,
+        updated_at=event.timestamp,
+        authority=event.actor,
+        metadata=IncidentMetadata(
+            dedup_key=creation.dedup_key,
+            occurrence=creation.occurrence,
+            predecessor=creation.predecessor,
+            tags=creation.tags,
+            links=creation.links,
+            evidence=_with_evidence(EvidenceSummary(last_observation=seen.kind), creation.evidence or ()),
+            promotion=Accumulation(
+                policy_id=creation.policy_id,
+                confidence=seen.confidence,
+                detections=seen.detections,
+                newest_observed_at=seen.observed_at,
+            ),
+        ),
+        version=event.sequence,
+        control_version=event.sequence,
+        last_event_hash=event.hash,
+    )
+
+
+def _with_evidence(summary: EvidenceSummary, items: tuple[Evidence, ...]) -> EvidenceSummary:
+    newest = (*summary.newest, *(item.ref for item in items))[-NEWEST_MAX:]
+    return summary.model_copy(update={"count": summary.count + len(items), "newest": newest})
+
+
+def _attached(metadata: IncidentMetadata, attachment: Attachment) -> IncidentMetadata:
+    evidence = _with_evidence(metadata.evidence, attachment.evidence or ())
+    promotion = metadata.promotion
+    if (seen := attachment.observation) is not None:
+        evidence = evidence.model_copy(update={"last_observation": seen.kind})
+        promotion = accumulate(promotion, seen)
+    return metadata.model_copy(update={"evidence": evidence, "promotion": promotion})
+
+
+def accumulate(promotion: Accumulation, seen: Observation) -> Accumulation:
+    """Add one observation: highest confidence, sum of detections, newest time. Only trouble counts."""
+    if seen.kind not in REPORTS_TROUBLE:
+        return promotion
+    return promotion.model_copy(
+        update={
+            "confidence": max(promotion.confidence, seen.confidence),
+            "detections": promotion.detections + seen.detections,
+            "newest_observed_at": max(promotion.newest_observed_at, seen.observed_at),
+        }
+    )
+
+
+def _judged(metadata: IncidentMetadata, judgement: Judgement) -> IncidentMetadata:
+    promotion = metadata.promotion.model_copy(update={"outcome": judgement.decision.outcome})
+    return metadata.model_copy(update={"promotion": promotion})

@@ -1,0 +1,102 @@
+"""Wiring: the only chooser of implementations. Each function's parts are made here, once per execution environment.
+
+Every function is an async context manager over its settings; clients are open inside it. Another host gives other clients.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from pipeline.domain.authority import Registry
+from pipeline.runtime import shipped
+from pipeline.runtime.clock import SystemClock
+from pipeline.runtime.settings import CandidatesSettings, CommandsSettings, FanoutSettings
+from pipeline.runtime.telemetry import Telemetry
+from pipeline.services.controller import ControllerService
+from pipeline.services.decision import DecisionLoop
+from pipeline.services.fanout import FanoutService
+from pipeline.services.intake import IntakeService
+from pipeline.services.ports import Clock, RejectedQueue, SourceQueue
+from pipeline.stores.clients import Clients, open_clients
+from pipeline.stores.dynamodb import DynamoIncidentStore, Tables
+from pipeline.stores.eventbridge import EventBridgeBus
+from pipeline.stores.queues import SqsFailureQueue, SqsRejectedQueue, SqsSourceQueue
+
+
+@dataclass(frozen=True, slots=True)
+class QueueParts:
+    """What a queue's door is made of. `source_of` names the queues by ARN; others are `default_source`."""
+
+    service: IntakeService | ControllerService
+    rejected: RejectedQueue
+    sources: Mapping[str, SourceQueue]
+    source_of: Mapping[str, str]
+    default_source: str
+    registry: Registry
+    clock: Clock
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class FanoutParts:
+    service: FanoutService
+    telemetry: Telemetry
+
+
+def _loop(settings: CandidatesSettings | CommandsSettings, clients: Clients, clock: Clock) -> DecisionLoop:
+    tables = Tables(settings.incidents_table, settings.events_table, settings.idempotency_table)
+    return DecisionLoop(DynamoIncidentStore(clients.dynamodb, tables), clock)
+
+
+@asynccontextmanager
+async def candidates(settings: CandidatesSettings) -> AsyncIterator[QueueParts]:
+    """Parts of the door for candidates and alarms."""
+    clock = SystemClock()
+    registry = shipped.registry(settings.stage, settings.redrive_role_id)
+    async with open_clients("dynamodb", "sqs") as clients:
+        yield QueueParts(
+            service=IntakeService(_loop(settings, clients, clock), shipped.policies(), registry, shipped.alarm_mappings()),
+            rejected=SqsRejectedQueue(clients.sqs, settings.rejected_queue_url),
+            sources={
+                "candidates": SqsSourceQueue(clients.sqs, settings.candidates_queue_url),
+                "alarms": SqsSourceQueue(clients.sqs, settings.alarms_queue_url),
+            },
+            source_of={settings.alarms_queue_arn: "alarms"},
+            default_source="candidates",
+            registry=registry,
+            clock=clock,
+            telemetry=Telemetry("candidates"),
+        )
+
+
+@asynccontextmanager
+async def commands(settings: CommandsSettings) -> AsyncIterator[QueueParts]:
+    """Parts of the door for commands."""
+    clock = SystemClock()
+    registry = shipped.registry(settings.stage, settings.redrive_role_id)
+    async with open_clients("dynamodb", "sqs") as clients:
+        yield QueueParts(
+            service=ControllerService(_loop(settings, clients, clock), shipped.policies(), registry),
+            rejected=SqsRejectedQueue(clients.sqs, settings.rejected_queue_url),
+            sources={"commands": SqsSourceQueue(clients.sqs, settings.commands_queue_url)},
+            source_of={},
+            default_source="commands",
+            registry=registry,
+            clock=clock,
+            telemetry=Telemetry("commands"),
+        )
+
+
+@asynccontextmanager
+async def fanout(settings: FanoutSettings) -> AsyncIterator[FanoutParts]:
+    """Parts of the consumer of the event table's stream."""
+    clock = SystemClock()
+    async with open_clients("events", "sqs") as clients:
+        yield FanoutParts(
+            service=FanoutService(
+                EventBridgeBus(clients.events, settings.bus_name, clock),
+                SqsFailureQueue(clients.sqs, settings.fanout_failures_queue_url),
+                clock,
+            ),
+            telemetry=Telemetry("fanout"),
+        )

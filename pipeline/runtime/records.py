@@ -1,0 +1,55 @@
+"""Lambda's event shapes → the services' values. Pure; the only place that knows how AWS spells a record."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.domain.canonical import Document
+from pipeline.domain.errors import Rejected
+from pipeline.services.fanout import StreamRecord
+from pipeline.services.ports import Message
+from pipeline.stores.items import document_of
+
+
+def messages_of(event: Mapping[str, Any], source_of: Mapping[str, str], default_source: str) -> tuple[Message, ...]:
+    """Return the messages of an SQS event. `source_of` maps a queue's ARN to its name in opx."""
+    return tuple(_message(record, source_of, default_source) for record in event["Records"])
+
+
+def _message(record: Mapping[str, Any], source_of: Mapping[str, str], default_source: str) -> Message:
+    system = record["attributes"]
+    return Message(
+        message_id=record["messageId"],
+        body=record["body"],
+        sender_id=system["SenderId"],
+        sent_at=datetime.fromtimestamp(int(system["SentTimestamp"]) / 1000, UTC),
+        receive_count=int(system["ApproximateReceiveCount"]),
+        receipt_handle=record["receiptHandle"],
+        source=source_of.get(record["eventSourceARN"], default_source),
+        group=system.get("MessageGroupId"),
+        attributes={name: _attribute(value) for name, value in record.get("messageAttributes", {}).items()},
+    )
+
+
+def _attribute(value: Mapping[str, Any]) -> Document:
+    # Lambda adds empty list members that the sender never wrote.
+    return {name: text for name, text in value.items() if isinstance(text, str)}
+
+
+def stream_records_of(event: Mapping[str, Any]) -> tuple[StreamRecord, ...]:
+    """Return the changes in a DynamoDB stream event; one that can't be read says so instead of failing the batch."""
+    return tuple(_stream_record(record) for record in event["Records"])
+
+
+def _stream_record(record: Mapping[str, Any]) -> StreamRecord:
+    change = str(record.get("eventName"))
+    told = record.get("dynamodb", {})
+    keys = told.get("Keys", {})
+    incident = keys.get("incidentId", {}).get("S")
+    number = keys.get("sequence", {}).get("N")
+    sequence = int(number) if number is not None and str(number).isdecimal() else None
+    try:
+        document = document_of(told["NewImage"]) if "NewImage" in told else None
+    except (Rejected, ValueError, TypeError, KeyError) as error:
+        return StreamRecord(change, incident, sequence, None, f"{type(error).__name__}: {error}")
+    return StreamRecord(change, incident, sequence, document)

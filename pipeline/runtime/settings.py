@@ -1,0 +1,53 @@
+"""The environment of a function, read once and checked. The only reader of os.environ in what is deployed.
+
+Each function has a model of its own: a variable it does not need is not asked for, a missing one stops it at start.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_snake
+
+
+class _Environment(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=lambda name: "OPX_" + to_snake(name).upper(),
+    )
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings; raise RuntimeError naming every variable that is missing or wrong."""
+        try:
+            return cls.model_validate(dict(os.environ if environ is None else environ))
+        except ValidationError as error:
+            wrong = ", ".join(f"{item['loc'][0]} ({item['msg']})" for item in error.errors())
+            raise RuntimeError(f"The function's environment is not complete: {wrong}") from None
+
+
+class _Tables(_Environment):
+    stage: str
+    incidents_table: str
+    events_table: str
+    idempotency_table: str
+    rejected_queue_url: str
+    redrive_role_id: str = ""
+
+
+class CandidatesSettings(_Tables):
+    candidates_queue_url: str
+    alarms_queue_url: str
+    alarms_queue_arn: str
+
+
+class CommandsSettings(_Tables):
+    commands_queue_url: str
+
+
+class FanoutSettings(_Environment):
+    stage: str
+    bus_name: str
+    fanout_failures_queue_url: str

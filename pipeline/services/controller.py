@@ -1,0 +1,124 @@
+"""The incident controller: a command from any door to its effect. One consistent read, one transaction.
+
+The operation is authorized before the incident is read (a stranger learns nothing of what exists), its service after.
+Rules are in `domain.decisions`; the loop is in `decision`.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from pipeline.domain.authority import Registry, Sender, authorize
+from pipeline.domain.base import read
+from pipeline.domain.candidates import Candidate, Key, Received
+from pipeline.domain.canonical import digest, parse_document
+from pipeline.domain.commands import COMMAND, COMMAND_TYPES, Command, Declare, OnIncident
+from pipeline.domain.decisions import Decision, decide_command
+from pipeline.domain.errors import Code, Refusal, Rejected
+from pipeline.domain.events import Observation, ObservationKind
+from pipeline.domain.ids import declared_key
+from pipeline.domain.incidents import Incident
+from pipeline.domain.promotion import DECLARED_POLICY, Policies
+from pipeline.domain.receipts import Request
+from pipeline.services.decision import Case, DecisionLoop, Outcome, View
+from pipeline.services.intake import apply_candidate, check_size
+
+
+@dataclass(frozen=True, slots=True)
+class CommandWork:
+    """A readable command: what it asks, who signed it, and its key."""
+
+    command: Command
+    received: Received
+    key: Key
+    request_digest: str
+
+    @property
+    def order_key(self) -> str:
+        return self.command.incident_id if not isinstance(self.command, Declare) else self.key.value
+
+    @property
+    def operation(self) -> str:
+        return self.command.type
+
+
+class ControllerService:
+    """All commands of people and automation, for any door."""
+
+    def __init__(self, loop: DecisionLoop, policies: Policies, registry: Registry) -> None:
+        self.loop = loop
+        self.policies = policies
+        self.registry = registry
+
+    def read(self, body: str, received: Received) -> CommandWork:
+        """Return the command in a message, or raise `Rejected`."""
+        check_size(body)
+        document = parse_document(body)
+        if document.get("type") == "candidate" or "detail-type" in document:
+            raise Rejected(Refusal(Code.UNKNOWN_TYPE, "Candidates and alarms belong on the candidates queue.", "type"))
+        if document.get("type") not in COMMAND_TYPES:
+            raise Rejected(Refusal(Code.UNKNOWN_TYPE, "The `type` is missing or not a command.", "type"))
+        command = read(COMMAND, document)
+        chosen = command.idempotency_key
+        key = Key("message", received.message_id) if chosen is None else Key("caller", chosen)
+        return CommandWork(command, received, key, digest(document))
+
+    async def take(self, work: CommandWork, view: View, deadline: float) -> Outcome:
+        """Apply one command exactly once. Raises `Unavailable` where it could not be told whether it took effect."""
+        sender, command = work.received.sender, work.command
+        request = Request.of(sender.principal, work.key, command.type, work.request_digest)
+        if isinstance(command, Declare):
+            return await self._declare(command, work, request, view, deadline)
+        actor = authorize(self.registry, sender, command.authority, command.type, None)
+        if isinstance(actor, Refusal) and actor.code is not Code.AUTHORITY_UNCLEAR:
+            return await self.loop.refuse_unless_replayed(request, actor)
+        return await self._on_incident(command, sender, request, view, deadline)
+
+    async def _on_incident(
+        self, command: OnIncident, sender: Sender, request: Request, view: View, deadline: float
+    ) -> Outcome:
+        def decide(incident: Incident | None) -> Decision:
+            if incident is None:
+                detail = f"There is no incident {command.incident_id}."
+                return Refusal(Code.INCIDENT_UNKNOWN, detail, "incidentId", command.incident_id)
+            actor = authorize(self.registry, sender, command.authority, command.type, incident.service)
+            if isinstance(actor, Refusal):
+                return actor
+            return decide_command(command, incident, actor, self.policies)
+
+        async def reload() -> Incident | None:
+            incident = await self.loop.store.load(command.incident_id)
+            if incident is not None:
+                view.keep(incident)
+            return incident
+
+        known = view.by_id.get(command.incident_id)
+        case = Case(request, decide, reload)
+        if known is not None:
+            return await self.loop.run(case, view, deadline, known, fresh=False)
+        return await self.loop.run(case, view, deadline, await reload(), fresh=True)
+
+    async def _declare(self, command: Declare, work: CommandWork, request: Request, view: View, deadline: float) -> Outcome:
+        sender = work.received.sender
+        actor = authorize(self.registry, sender, command.authority, command.type, command.service)
+        if isinstance(actor, Refusal):
+            return await self.loop.refuse_unless_replayed(request, actor)
+        if actor.justification is None and command.reason is not None:
+            actor = actor.model_copy(update={"justification": command.reason})
+        candidate = Candidate(
+            service=command.service,
+            dedup_key=command.dedup_key or declared_key(sender.principal, work.key.value),
+            severity=command.severity,
+            title=command.title,
+            description=command.description,
+            observation=Observation(
+                kind=ObservationKind.DECLARATION,
+                source=actor.actor_id,
+                observed_at=work.received.sent_at,
+                confidence=Decimal(1),
+            ),
+            evidence=command.evidence,
+            links=command.links,
+            tags=command.metadata,
+            policy_id=DECLARED_POLICY,
+        )
+        return await apply_candidate(self.loop, request, candidate, actor, self.policies, view, deadline)

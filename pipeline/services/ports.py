@@ -1,0 +1,200 @@
+"""What the services need from the outside, as protocols; no AWS name stands here. Adapters are in `stores`.
+
+One decision is one `Commit`; a store applies it wholly or not at all and says exactly which of the results it was.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from pipeline.domain.base import DedupKey, Model, Service, Uuid
+from pipeline.domain.base import Sequence as EventSequence
+from pipeline.domain.canonical import Document
+from pipeline.domain.envelope import IncidentEvent
+from pipeline.domain.incidents import Incident
+from pipeline.domain.receipts import IdempotencyRecord
+from pipeline.domain.transitions import State
+
+
+class Pointer(Model):
+    """Which incident holds (or last held) a key. Changes only when an occurrence begins."""
+
+    service: Service
+    dedup_key: DedupKey
+    occurrence: EventSequence
+    incident_id: Uuid
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One decision's whole effect.
+
+    `events` are the next of `incident` (its state after them) and are conditioned on the version before the first of them;
+    `pointer` is set where an occurrence begins: absent before the first, the previous number before a later one.
+    """
+
+    receipts: tuple[IdempotencyRecord, ...]
+    events: tuple[IncidentEvent, ...] = ()
+    incident: Incident | None = None
+    pointer: Pointer | None = None
+
+    @property
+    def expected_version(self) -> int:
+        """The incident's version before this commit; 0 where it must not exist yet."""
+        return self.events[0].sequence - 1 if self.events else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """All of it took effect, now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptExists:
+    """Nothing was written: a command with one of these keys was answered before."""
+
+    receipt: IdempotencyRecord
+
+
+@dataclass(frozen=True, slots=True)
+class PointerMoved:
+    """Nothing was written: another incident holds the key. `incident` is the row in the way, where the store saw one."""
+
+    pointer: Pointer
+    incident: Incident | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionMoved:
+    """Nothing was written: the incident is not at the expected version. `incident` is its row now, None if there is none."""
+
+    incident: Incident | None
+
+
+CommitResult = Committed | ReceiptExists | PointerMoved | VersionMoved
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which incidents to list, newest first; None means any."""
+
+    state: State | None = None
+    service: str | None = None
+    limit: int = 50
+
+
+class IncidentStore(Protocol):
+    """The three tables. Every method may raise `Unavailable`; reads are strongly consistent but for `list_ids`."""
+
+    async def commit(self, commit: Commit) -> CommitResult:
+        """Apply a commit atomically. Raises `Conflict` where another transaction was in the way, `Corrupt` where an event
+        exists that the incident's row does not know of. After `Unavailable` it may or may not have taken effect.
+        """
+        ...
+
+    async def load(self, incident_id: str) -> Incident | None: ...
+
+    async def load_pointer(self, service: str, dedup_key: str) -> Pointer | None: ...
+
+    async def load_receipt(self, receipt_id: str) -> IdempotencyRecord | None: ...
+
+    def history(self, incident_id: str, after: int = 0) -> AsyncIterator[Document]:
+        """Yield the stored events behind sequence `after`, in order, as stored."""
+        ...
+
+    def scan_events(self) -> AsyncIterator[Document]:
+        """Yield every stored event of every incident, in no order, as stored."""
+        ...
+
+    async def list_incidents(self, listing: Listing) -> tuple[Incident, ...]:
+        """Return the newest incidents that match; the index lags a moment behind, the rows returned do not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as a queue delivered it. `receive_count` starts at 1; `attributes` are the sender's own."""
+
+    message_id: str
+    body: str
+    sender_id: str
+    sent_at: datetime
+    receive_count: int
+    receipt_handle: str
+    source: str
+    group: str | None = None
+    attributes: Mapping[str, Document] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedMessage:
+    """A message that will never be applied as it is: the intact body and one attribute that says why."""
+
+    body: str
+    explanation: Document
+
+
+class RejectedQueue(Protocol):
+    async def reject(self, message: RejectedMessage) -> None:
+        """Keep a refused message where people find it. Raises `Unavailable`."""
+        ...
+
+
+class SourceQueue(Protocol):
+    async def delay(self, messages: Sequence[Message], delay_s: int) -> None:
+        """Make undeleted messages visible again after `delay_s` seconds. Raises `Unavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BusEntry:
+    """One event for the bus, as the bus takes it."""
+
+    detail_type: str
+    detail: str
+    time: datetime
+    resource: str
+
+
+class EventBus(Protocol):
+    async def publish(self, entries: Sequence[BusEntry]) -> tuple["BusRefusal | None", ...]:
+        """Publish, resending failed entries; return per entry None or why the bus will never take it.
+
+        Raises `Unavailable` where the bus is down or entries keep failing for a reason that may pass.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BusRefusal:
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRecord:
+    """A stream record that can never be published."""
+
+    incident_id: str | None
+    sequence: int | None
+    error: str
+    detail: str
+
+
+class FailureQueue(Protocol):
+    async def keep(self, failures: Sequence[FailedRecord]) -> None:
+        """Keep records that were not published, for a person. Raises `Unavailable`."""
+        ...
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Return the time of day in UTC; may jump."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards, for deadlines."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...

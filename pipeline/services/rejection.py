@@ -1,0 +1,71 @@
+"""What a rejected message says beside its intact body, and how a redriven one gets its first sender back.
+
+Both directions of one format stand here: `explanation` writes the single attribute `opx`, `origin` reads it, and believes it
+only from a sender whose registry entry speaks for others (the stack's redrive role).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pipeline.domain.authority import Registry, Sender, sender_from_id
+from pipeline.domain.candidates import Received
+from pipeline.domain.canonical import Document, format_time, parse_document, parse_time
+from pipeline.domain.errors import Code, Refusal, Rejected
+from pipeline.services.ports import Message, RejectedMessage
+
+ATTRIBUTE: Final = "opx"
+REASON_BYTES_MAX: Final = 512
+ALARMS_SOURCE: Final = "alarms"
+# On the alarms queue the queue's own policy is the proof of origin: AWS services have no principal of the account.
+ALARMS_PRINCIPAL: Final = "queue:alarms"
+
+
+def rejection(message: Message, received: Received, refusal: Refusal) -> RejectedMessage:
+    """Return the message for the rejected queue: its body untouched, and why, from whom and when in one attribute."""
+    return RejectedMessage(message.body, explanation(message, received, refusal))
+
+
+def explanation(message: Message, received: Received, refusal: Refusal) -> Document:
+    attributes = {name: value for name, value in message.attributes.items() if name != ATTRIBUTE}
+    document: Document = {
+        "code": refusal.code.value,
+        "reason": ascii_text(refusal.sentence()),
+        "source": message.source,
+        "originalSenderId": _sender_id(received.sender),
+        "originalMessageId": received.message_id,
+        "originalSentAt": format_time(received.sent_at),
+    }
+    return document | {"attributes": attributes} if attributes else document
+
+
+def ascii_text(text: str) -> str:
+    """Return `text` in at most 512 ASCII bytes; other characters are written as escapes."""
+    return text.encode("ascii", "backslashreplace")[:REASON_BYTES_MAX].decode("ascii")
+
+
+def _sender_id(sender: Sender) -> str:
+    return sender.principal if sender.session is None else f"{sender.principal}:{sender.session}"
+
+
+def origin(message: Message, registry: Registry) -> Received:
+    """Return who really sent a message, and when: its signer, or the first sender where the signer may say so."""
+    if message.source == ALARMS_SOURCE:
+        return Received(Sender(ALARMS_PRINCIPAL), message.message_id, message.sent_at)
+    signer = Received(sender_from_id(message.sender_id), message.message_id, message.sent_at)
+    claimed = message.attributes.get(ATTRIBUTE)
+    if claimed is None or not registry.believes(signer.sender):
+        return signer
+    return _first_sender(claimed)
+
+
+def _first_sender(claimed: Mapping[str, Any]) -> Received:
+    try:
+        told = parse_document(str(claimed.get("stringValue", "")))
+        return Received(
+            sender_from_id(str(told["originalSenderId"])),
+            str(told["originalMessageId"]),
+            parse_time(str(told["originalSentAt"])),
+        )
+    except (KeyError, ValueError) as error:
+        detail = f"The redriven message does not say whose it was ({type(error).__name__}: {error})."
+        raise Rejected(Refusal(Code.INVALID_FIELD, detail, ATTRIBUTE)) from None

@@ -1,0 +1,111 @@
+"""AWS clients: made here and nowhere else, with the time-outs and retries every call gets, and the one reading of failures.
+
+Retries have one owner each: botocore's standard mode owns transport (three attempts in all); deciding again, resending a
+batch's failed entries and redelivery belong to others. Clients belong to the event loop that opened them.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.parsers import ResponseParserError
+
+from pipeline.domain.errors import Corrupt, OpxError, Unavailable
+
+REGION: Final = "us-east-1"
+SERVICES: Final = ("dynamodb", "sqs", "events")
+ATTEMPTS_MAX: Final = 3
+CONNECT_TIMEOUT_S: Final = 1
+READ_TIMEOUT_S: Final = 3
+POOL_CONNECTIONS: Final = 50
+USER_AGENT: Final = "opx/1.0.0"
+
+# The service understood the request and will never take it as it is: our code made it wrong, so sending it again is no use
+# and dropping it would hide a defect. Everything else may pass (throttling, 5xx, time-outs, expired credentials, a denied
+# action, a table or queue that isn't there yet, an unknown code): nothing is dropped, the message is delivered again.
+OURS: Final = frozenset(
+    {
+        "ValidationException",
+        "IdempotentParameterMismatchException",
+        "ItemCollectionSizeLimitExceededException",
+        "SerializationException",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The open clients of one event loop; one that was not asked for raises where it is used."""
+
+    by_service: dict[str, Any]
+
+    @property
+    def dynamodb(self) -> Any:
+        return self.by_service["dynamodb"]
+
+    @property
+    def sqs(self) -> Any:
+        return self.by_service["sqs"]
+
+    @property
+    def events(self) -> Any:
+        return self.by_service["events"]
+
+    def of(self, service: str) -> Any:
+        return self.by_service[service]
+
+
+@asynccontextmanager
+async def open_clients(
+    services: tuple[str, ...] = SERVICES,
+    *,
+    region: str = REGION,
+    endpoint_url: str | None = None,
+    profile: str | None = None,
+) -> AsyncIterator[Clients]:
+    """Open one client per service from one session, and close them all. Raises `Unavailable` without credentials."""
+    session = AioSession(profile=profile)
+    config = AioConfig(
+        region_name=region,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        max_pool_connections=POOL_CONNECTIONS,
+        tcp_keepalive=True,
+        # `total_max_attempts` counts the first call too; `max_attempts` would mean retries.
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS_MAX},
+        user_agent_extra=USER_AGENT,
+    )
+    async with AsyncExitStack() as stack:
+        opened: dict[str, Any] = {}
+        for service in services:
+            with translated(f"opening the {service} client"):
+                client = session.create_client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+                opened[service] = await stack.enter_async_context(client)
+        yield Clients(opened)
+
+
+def translate(error: Exception, doing: str) -> OpxError:
+    """Return what a failed call means: `Corrupt` where the service refuses what our code wrote, else `Unavailable`."""
+    if isinstance(error, ClientError):
+        found = error.response.get("Error", {})
+        code = str(found.get("Code", "Unknown"))
+        text = f"{doing}: {code}: {str(found.get('Message', ''))[:300]}"
+        return Corrupt(text) if code in OURS else Unavailable(text)
+    # botocore refuses a request before it is sent only where it doesn't fit the service's own model.
+    if isinstance(error, ParamValidationError):
+        return Corrupt(f"{doing}: {str(error)[:300]}")
+    return Unavailable(f"{doing}: {type(error).__name__}: {str(error)[:300]}")
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn botocore's exceptions into ours, around one call."""
+    try:
+        yield
+    # ResponseParserError is no BotoCoreError: something on the way answered in the service's place.
+    except (BotoCoreError, ClientError, ResponseParserError) as error:
+        raise translate(error, doing) from error

@@ -1,0 +1,108 @@
+"""A real store in memory: the same conditions, results and change feed as the tables, for simulation and trials.
+
+Held to the same contract suite as the DynamoDB store. It keeps documents, not models, so that what comes back has been
+through the same reading and writing. Nothing survives the process.
+"""
+
+from collections.abc import AsyncIterator
+
+from pipeline.domain.base import read
+from pipeline.domain.canonical import Document
+from pipeline.domain.errors import Corrupt
+from pipeline.domain.ids import pointer_id
+from pipeline.domain.incidents import INCIDENT, Incident
+from pipeline.domain.receipts import RECEIPT, IdempotencyRecord
+from pipeline.services.ports import (
+    Commit,
+    CommitResult,
+    Committed,
+    Listing,
+    Pointer,
+    PointerMoved,
+    ReceiptExists,
+    VersionMoved,
+)
+
+
+class MemoryStore:
+    """Implements `IncidentStore`. `feed` is every event document in commit order, as the table's stream would carry it."""
+
+    def __init__(self) -> None:
+        self.incidents: dict[str, Document] = {}
+        self.pointers: dict[str, Pointer] = {}
+        self.receipts: dict[str, Document] = {}
+        self.events: dict[str, dict[int, Document]] = {}
+        self.feed: list[Document] = []
+
+    async def commit(self, commit: Commit) -> CommitResult:
+        for receipt in commit.receipts:
+            if (known := self.receipts.get(receipt.id)) is not None:
+                return ReceiptExists(read(RECEIPT, known))
+        refused = self._pointer_in_the_way(commit) or self._version_in_the_way(commit)
+        if refused is not None:
+            return refused
+        for event in commit.events:
+            if event.sequence in self.events.get(event.incident_id, {}):
+                raise Corrupt(f"event {event.sequence} exists, but the row does not know of it", event.incident_id)
+        for receipt in commit.receipts:
+            self.receipts[receipt.id] = receipt.to_document()
+        for event in commit.events:
+            document = event.to_document()
+            self.events.setdefault(event.incident_id, {})[event.sequence] = document
+            self.feed.append(document)
+        if commit.incident is not None:
+            self.incidents[commit.incident.incident_id] = commit.incident.to_document()
+        if commit.pointer is not None:
+            self.pointers[pointer_id(commit.pointer.service, commit.pointer.dedup_key)] = commit.pointer
+        return Committed()
+
+    def _pointer_in_the_way(self, commit: Commit) -> PointerMoved | None:
+        if commit.pointer is None:
+            return None
+        known = self.pointers.get(pointer_id(commit.pointer.service, commit.pointer.dedup_key))
+        if (known.occurrence if known else 0) == commit.pointer.occurrence - 1:
+            return None
+        if known is None:
+            raise Corrupt("a later occurrence begins, but the key has no pointer", commit.pointer.incident_id)
+        return PointerMoved(known, self._row(commit.pointer.incident_id))
+
+    def _version_in_the_way(self, commit: Commit) -> VersionMoved | None:
+        if commit.incident is None:
+            return None
+        row = self._row(commit.incident.incident_id)
+        return None if (row.version if row else 0) == commit.expected_version else VersionMoved(row)
+
+    def _row(self, incident_id: str) -> Incident | None:
+        document = self.incidents.get(incident_id)
+        return None if document is None else read(INCIDENT, document)
+
+    async def load(self, incident_id: str) -> Incident | None:
+        return self._row(incident_id)
+
+    async def load_pointer(self, service: str, dedup_key: str) -> Pointer | None:
+        return self.pointers.get(pointer_id(service, dedup_key))
+
+    async def load_receipt(self, receipt_id: str) -> IdempotencyRecord | None:
+        document = self.receipts.get(receipt_id)
+        return None if document is None else read(RECEIPT, document)
+
+    async def history(self, incident_id: str, after: int = 0) -> AsyncIterator[Document]:
+        for sequence, document in sorted(self.events.get(incident_id, {}).items()):
+            if sequence > after:
+                yield document
+
+    async def scan_events(self) -> AsyncIterator[Document]:
+        for history in list(self.events.values()):
+            for document in list(history.values()):
+                yield document
+
+    async def list_incidents(self, listing: Listing) -> tuple[Incident, ...]:
+        rows = [read(INCIDENT, document) for document in self.incidents.values()]
+        rows = [
+            row
+            for row in rows
+            if (listing.state is None or row.state is listing.state)
+            and (listing.service is None or row.service == listing.service)
+        ]
+        rows.sort(key=lambda row: (row.created_at, row.incident_id), reverse=True)
+        return tuple(rows[: listing.limit])
