@@ -7,11 +7,11 @@ Who may take which *transition* is not here: see `transitions`.
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
-from pipeline.domain.base import Line, Model, Reason, Service, Slug, read
+from pipeline.domain.base import Line, Model, Reason, SchemaVersion, Service, Slug, read
 from pipeline.domain.canonical import Document
 from pipeline.domain.errors import Code, Refusal
 from pipeline.domain.transitions import AuthorityType
@@ -60,12 +60,21 @@ def sender_from_id(sender_id: str, arn: str | None = None) -> Sender:
     return Sender(principal, session or None, arn)
 
 
+def _pinned(principal: str) -> str:
+    if principal.startswith("arn:") and not re.fullmatch(r"[0-9]{12}", (principal.split(":") + [""] * 5)[4]):
+        raise ValueError("an ARN pattern names its account in full")
+    return principal
+
+
+Principal = Annotated[Line, AfterValidator(_pinned)]
+
+
 class Entry(Model):
     """One grant: these principals may use these authority types for these operations on these services."""
 
     id: Slug
     stages: tuple[Slug, ...] = ()
-    principals: Annotated[tuple[Line, ...], Field(min_length=1)]
+    principals: Annotated[tuple[Principal, ...], Field(min_length=1)]
     authority_types: Annotated[tuple[Annotated[AuthorityType, Field(strict=False)], ...], Field(min_length=1)]
     operations: Annotated[tuple[Line, ...], Field(min_length=1)]
     services: Annotated[tuple[Service, ...], Field(min_length=1)]
@@ -78,7 +87,7 @@ class Entry(Model):
 class RegistryFile(Model):
     """The registry as written; `principals` may hold `$name`, bound to an id at deploy time."""
 
-    version: Literal[1]
+    version: SchemaVersion
     entries: tuple[Entry, ...]
 
 

@@ -7,7 +7,7 @@ digits; names on the wire are camelCase and nothing else is accepted there.
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -62,12 +62,13 @@ def read(adapter: TypeAdapter[M], document: Document) -> M:
     try:
         return adapter.validate_python(document, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise Rejected(_refusal(error.errors(include_url=False, include_context=False)[0])) from None
+        # A tagged union puts its tag first in the path; a sender's path starts below it.
+        above = 1 if adapter.core_schema["type"] == "tagged-union" else 0
+        raise Rejected(_refusal(error.errors(include_url=False, include_context=False)[0], above)) from None
 
 
-def _refusal(error: ErrorDetails) -> Refusal:
-    # A tagged union puts its tag first in the path; a sender's path starts below it.
-    path = ".".join(str(part) for part in error["loc"])[:200]
+def _refusal(error: ErrorDetails, above: int) -> Refusal:
+    path = ".".join(str(part) for part in error["loc"][above:])[:200]
     match error["type"]:
         case "extra_forbidden":
             return Refusal(Code.UNKNOWN_FIELD, "This field is not known.", path)
@@ -151,6 +152,12 @@ def _share(value: Any) -> Decimal:
     return Decimal(value)
 
 
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")
+    return value
+
+
 def _data(value: Any) -> Document:
     if not isinstance(value, dict):
         raise ValueError("an object is needed")
@@ -162,5 +169,6 @@ def _data(value: Any) -> Document:
 Time = Annotated[datetime, BeforeValidator(_time), PlainSerializer(format_time)]
 Share = Annotated[Decimal, BeforeValidator(_share)]
 Data = Annotated[dict[str, Any], BeforeValidator(_data)]
+SchemaVersion = Annotated[Literal[1], BeforeValidator(_not_bool)]
 Count = Annotated[int, Field(ge=0)]
 Sequence = Annotated[int, Field(ge=1)]

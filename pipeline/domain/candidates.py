@@ -21,6 +21,7 @@ from pipeline.domain.base import (
     IdempotencyKey,
     Line,
     Model,
+    SchemaVersion,
     Service,
     Share,
     Slug,
@@ -86,7 +87,7 @@ class CandidateMessage(Model):
     """The wire form `{"type":"candidate", …}`: five fields are required, all others have defaults."""
 
     type: Literal["candidate"]
-    schema_version: Literal[1] = 1
+    schema_version: SchemaVersion = 1
     service: Service
     severity: LaxSeverity
     title: Title
@@ -126,16 +127,16 @@ class _AlarmConfiguration(_Native):
 
 
 class _AlarmDetail(_Native):
-    alarm_name: Annotated[str, Field(min_length=1, max_length=512)]
+    alarm_name: Line
     state: _AlarmState
     configuration: _AlarmConfiguration = _AlarmConfiguration()
 
 
 class _AlarmEvent(_Native):
-    id: Annotated[str, Field(min_length=1, max_length=128)]
+    id: Annotated[Line, Field(max_length=128)]
     time: str
-    account: Annotated[str, Field(max_length=32)] = ""
-    region: Annotated[str, Field(max_length=32)] = ""
+    account: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{0,32}$")] = ""
+    region: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{0,32}$")] = ""
     detail: _AlarmDetail
 
 
@@ -199,7 +200,7 @@ def _from_alarm(document: Document, received: Received, mappings: tuple[AlarmMap
     if document["detail-type"] != _ALARM_DETAIL_TYPE:
         raise Rejected(Refusal(Code.UNKNOWN_TYPE, "Only CloudWatch alarm state changes are read.", "detail-type"))
     event = read(_ALARM, document)
-    name = _clean(event.detail.alarm_name, 255)
+    name = event.detail.alarm_name
     mapped = _mapping(event.detail, mappings)
     observed_at = _alarm_time(event)
     kind = _OBSERVED[event.detail.state.value]
@@ -210,7 +211,7 @@ def _from_alarm(document: Document, received: Received, mappings: tuple[AlarmMap
         title=name,
         description=_clean(event.detail.state.reason, 4096),
         observation=Observation(
-            kind=kind, source=_clean(f"cloudwatch:{name}", 256), observed_at=observed_at, confidence=Decimal(1)
+            kind=kind, source=f"cloudwatch:{name}"[:256], observed_at=observed_at, confidence=Decimal(1)
         ),
         evidence=(Evidence(kind="cloudwatch-alarm", ref=event.id, observed_at=observed_at, note=event.detail.state.value),),
     )
@@ -243,7 +244,7 @@ def _alarm_time(event: _AlarmEvent) -> datetime:
 
 def _alarm_key(event: _AlarmEvent) -> str:
     key = f"cloudwatch:{event.account}:{event.region}:{event.detail.alarm_name}"
-    if len(key.encode()) > 512 or _CONTROL.search(key):
+    if len(key.encode()) > 512:
         key = "cloudwatch:" + digest([event.account, event.region, event.detail.alarm_name])
     return key
 

@@ -32,7 +32,7 @@ _RFC3339: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:
 
 
 def _malformed(detail: str, code: Code = Code.MALFORMED_JSON, field: str | None = None) -> Rejected:
-    return Rejected(Refusal(code, detail, field))
+    return Rejected(Refusal(code, detail, field[:200] if field else None))
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -68,8 +68,8 @@ def parse_document(body: str | bytes) -> Document:
 def _object(pairs: list[tuple[str, Any]]) -> Document:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise _malformed(f"The name {ascii(twice)[:80]} stands twice in one object.")
     return found
 
@@ -91,68 +91,89 @@ def _constant(text: str) -> None:
     raise _malformed(f"{text} is not a JSON number.")
 
 
-def normalise(value: Any, *, field: str = "", depth: int = 1) -> Any:
+def normalise(value: Any) -> Any:
     """Return `value` in canonical values, recursively; raise `Rejected` naming the field where it has no such form.
 
     Accepts what JSON readers and DynamoDB give (list or tuple, float or Decimal); idempotent.
     """
-    match value:
-        case None | bool():
-            return value
-        case str():
-            return _text(value, field)
-        case int() | float() | Decimal():
-            return _number(value, field)
-        case Mapping():
-            _check_depth(depth, field)
-            return {
-                _name(name, field): normalise(item, field=f"{field}.{name}" if field else str(name), depth=depth + 1)
-                for name, item in value.items()
-            }
-        case list() | tuple():
-            _check_depth(depth, field)
-            return tuple(normalise(item, field=f"{field}[{index}]", depth=depth + 1) for index, item in enumerate(value))
-        case _:
-            raise _malformed(f"{type(value).__name__} is not a JSON value.", Code.INVALID_FIELD, field)
+    return _normalise(value, (), 1)
 
 
-def _check_depth(depth: int, field: str) -> None:
+# The path to a value is only a chain of tuples until it is needed: this runs over every attribute of every event.
+_Path = tuple[Any, ...]
+
+
+def _normalise(value: Any, path: _Path, depth: int) -> Any:
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() and "\0" not in value else _text(value, path)
+    if kind is dict:
+        _check_depth(depth, path)
+        return {
+            (name if type(name) is str and name and name.isascii() and "\0" not in name else _name(name, path)): (
+                _normalise(item, (path, name), depth + 1)
+            )
+            for name, item in value.items()
+        }
+    if kind is bool or value is None:
+        return value
+    if isinstance(value, str):
+        return _text(value, path)
+    if isinstance(value, int | float | Decimal):
+        return _number(value, path)
+    if isinstance(value, Mapping):
+        return _normalise(dict(value), path, depth)
+    if isinstance(value, list | tuple):
+        _check_depth(depth, path)
+        return tuple(_normalise(item, (path, index), depth + 1) for index, item in enumerate(value))
+    raise _malformed(f"{kind.__name__} is not a JSON value.", Code.INVALID_FIELD, _spell(path))
+
+
+def _spell(path: _Path) -> str:
+    if not path:
+        return ""
+    before, last = path
+    spelled = f"{_spell(before)}[{last}]" if isinstance(last, int) else f"{_spell(before)}.{last}".removeprefix(".")
+    return spelled[:200]
+
+
+def _check_depth(depth: int, path: _Path) -> None:
     if depth > DEPTH_MAX:
-        raise _malformed(f"Nested deeper than {DEPTH_MAX}.", Code.INVALID_FIELD, field[:120])
+        raise _malformed(f"Nested deeper than {DEPTH_MAX}.", Code.INVALID_FIELD, _spell(path)[:120])
 
 
-def _name(name: Any, field: str) -> str:
+def _name(name: Any, path: _Path) -> str:
     if not isinstance(name, str) or not name:
-        raise _malformed("An object has an empty name.", Code.INVALID_FIELD, field)
-    return _text(name, field)
+        raise _malformed("An object has an empty name.", Code.INVALID_FIELD, _spell(path))
+    return _text(name, path)
 
 
-def _text(value: str, field: str) -> str:
+def _text(value: str, path: _Path) -> str:
     if _FORBIDDEN_IN_TEXT.search(value):
-        raise _malformed("The text holds NUL or a lone surrogate.", Code.INVALID_FIELD, field)
+        raise _malformed("The text holds NUL or a lone surrogate.", Code.INVALID_FIELD, _spell(path))
     return str(value)
 
 
-def _number(number: float | Decimal, field: str) -> int | Decimal:
+def _number(number: float | Decimal, path: _Path) -> int | Decimal:
     if isinstance(number, int):
-        return _in_range(number, field)
+        return _in_range(number, path)
     # A float's repr is the shortest text that reads back as the same float, on every platform.
     value = number if isinstance(number, Decimal) else Decimal(repr(number))
     if not value.is_finite():
-        raise _malformed("NaN and Infinity are not JSON numbers.", Code.INVALID_FIELD, field)
+        raise _malformed("NaN and Infinity are not JSON numbers.", Code.INVALID_FIELD, _spell(path))
     if value and value.adjusted() > DIGITS_MAX:
-        raise _malformed("The number is too large; |n| ≤ 2^53-1.", Code.INVALID_FIELD, field)
+        raise _malformed("The number is too large; |n| ≤ 2^53-1.", Code.INVALID_FIELD, _spell(path))
     if value and value.adjusted() < EXPONENT_MIN:
-        raise _malformed("The number is too close to zero to be stored.", Code.INVALID_FIELD, field)
+        raise _malformed("The number is too close to zero to be stored.", Code.INVALID_FIELD, _spell(path))
     value = _ROUNDING.plus(value)
     if value == value.to_integral_value():
-        return _in_range(int(value), field)
-    return _in_range(value.normalize(_ROUNDING), field)
+        return _in_range(int(value), path)
+    return _in_range(value.normalize(_ROUNDING), path)
 
 
-def _in_range(value: N, field: str) -> N:
+def _in_range(value: N, path: _Path) -> N:
     if abs(value) > INTEGER_MAX:
-        raise _malformed("The number is too large; |n| ≤ 2^53-1.", Code.INVALID_FIELD, field)
+        raise _malformed("The number is too large; |n| ≤ 2^53-1.", Code.INVALID_FIELD, _spell(path))
     return value
 
 
@@ -167,33 +188,35 @@ def canonical_bytes(value: Any) -> bytes:
 
 
 def _write(value: Any, parts: list[str]) -> None:
-    match value:
-        case str():
-            parts.append(encode_basestring(value))
-        case None:
-            parts.append("null")
-        case bool():
-            parts.append("true" if value else "false")
-        case int():
-            parts.append(int.__repr__(value))
-        case Decimal():
-            parts.append(format(value, "f"))
-        case dict():
-            separator = "{"
-            for name in sorted(value):
-                parts.append(f"{separator}{encode_basestring(name)}:")
-                _write(value[name], parts)
-                separator = ","
-            parts.append("}" if value else "{}")
-        case tuple() | list():
-            separator = "["
-            for item in value:
-                parts.append(separator)
-                _write(item, parts)
-                separator = ","
-            parts.append("]" if value else "[]")
-        case _:
-            raise TypeError(f"{type(value).__name__} has no canonical form")
+    kind = type(value)
+    if kind is str:
+        parts.append(encode_basestring(value))
+    elif kind is dict:
+        separator = "{"
+        for name in sorted(value):
+            parts.append(f"{separator}{encode_basestring(name)}:")
+            _write(value[name], parts)
+            separator = ","
+        parts.append("}" if value else "{}")
+    elif kind is int:
+        parts.append(int.__repr__(value))
+    elif value is None:
+        parts.append("null")
+    elif kind is bool:
+        parts.append("true" if value else "false")
+    elif kind is Decimal:
+        parts.append(format(value, "f"))
+    elif kind is tuple or kind is list:
+        separator = "["
+        for item in value:
+            parts.append(separator)
+            _write(item, parts)
+            separator = ","
+        parts.append("]" if value else "[]")
+    elif isinstance(value, str):
+        parts.append(encode_basestring(str(value)))
+    else:
+        raise TypeError(f"{kind.__name__} has no canonical form")
 
 
 def digest(value: Any) -> str:

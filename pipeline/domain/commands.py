@@ -16,6 +16,7 @@ from pipeline.domain.base import (
     Model,
     Note,
     Reason,
+    SchemaVersion,
     Sequence,
     Service,
     Title,
@@ -27,7 +28,7 @@ from pipeline.domain.promotion import LaxSeverity
 
 
 class _Request(Model):
-    schema_version: Literal[1] = 1
+    schema_version: SchemaVersion = 1
     idempotency_key: IdempotencyKey | None = None
     authority: AuthorityClaim | None = None
     reason: Reason | None = None

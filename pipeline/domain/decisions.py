@@ -33,7 +33,6 @@ from pipeline.domain.events import (
     IncidentOpened,
     Judgement,
     NoteAdded,
-    ObservationKind,
     PromotionDecided,
     Relationship,
     Remark,
@@ -116,11 +115,6 @@ def decide_candidate(candidate: Candidate, holder: Incident | None, actor: Autho
         if ending is None or candidate.observation.observed_at > ending.at:
             return _begin(candidate, holder, actor, policy)
         return Accepted((_attach(holder, candidate, actor),))
-    if candidate.observation.kind is not ObservationKind.DECLARATION:
-        own = policies.newest(holder.metadata.promotion.policy_id)
-        if isinstance(own, Refusal):
-            return own
-        policy = own
     if troubled and _expired(candidate, holder, policy):
         return _begin(candidate, holder, actor, policy)
     return Accepted(_join(candidate, holder, actor, policy if troubled else None))

@@ -128,7 +128,10 @@ class Policies:
     @classmethod
     def load(cls, documents: Iterable[Document]) -> "Policies":
         found = [PinnedPolicy(read(_POLICY, document), digest(document)) for document in documents]
-        return cls({(item.policy.policy_id, item.policy.version): item for item in found})
+        pinned = {(item.policy.policy_id, item.policy.version): item for item in found}
+        if len(pinned) != len(found):
+            raise ValueError("two policy files have one policyId and version; a released version is never changed")
+        return cls(pinned)
 
     def newest(self, policy_id: str) -> PinnedPolicy | Refusal:
         """Return the newest version of a policy; unknown ones are refused, never replaced by a default."""

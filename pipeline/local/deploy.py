@@ -177,9 +177,14 @@ def run_sam(engine: RunningEngine, state: StateFolder, arguments: Sequence[str])
         )
         try:
             code = child.wait(SAM_WITHIN_S)
-        except BaseException:
+        except BaseException as error:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise EngineError(
+                    f"sam {arguments[0]} took more than {SAM_WITHIN_S:.0f} s.{tail(state.deploy_log)}\n"
+                    "Next: opx down, then opx up"
+                ) from error
             raise
     if code != 0:
         raise EngineError(

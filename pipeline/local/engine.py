@@ -54,10 +54,20 @@ class RunningEngine:
         return f"{self.supervisor_pid}@{self.began}"
 
     def release(self) -> None:
-        """Let the engine outlive this process. Only its owner can; on a reused engine nothing happens."""
-        if self.leash is not None:
+        """Let the engine outlive this process, certainly by the return. On a reused engine nothing happens."""
+        if self.leash is None:
+            return
+        try:
             os.write(self.leash, FREE)
+        except BrokenPipeError as error:
+            raise EngineError(f"The engine has ended.{tail(self.log)}\nNext: opx up") from error
+        finally:
             os.close(self.leash)
+        deadline = time.monotonic() + END_WITHIN_S
+        while (known := read_running(StateFolder(self.state_dir))) is not None and known.leashed:
+            if time.monotonic() > deadline:
+                raise EngineError("The engine's supervisor does not answer. Next: opx down")
+            time.sleep(POLL_S)
 
 
 def start(state_dir: Path = DEFAULT_STATE, *, leash: bool = True) -> RunningEngine:
@@ -71,6 +81,9 @@ def start(state_dir: Path = DEFAULT_STATE, *, leash: bool = True) -> RunningEngi
     state = StateFolder.at(state_dir)
     with locked(state.lock):
         running = find_running(state_dir)
+        if running is not None and running.leashed and processes.began(running.owner_pid) is None:
+            processes.wait_until_ended(running.supervisor_pid, running.began, END_WITHIN_S)
+            running = find_running(state_dir)
         if running is None:
             return launch(state, leash)
     if running.leashed and running.owner_pid != os.getpid():
@@ -88,7 +101,8 @@ def find_running(state_dir: Path = DEFAULT_STATE) -> RunningEngine | None:
     if known is None:
         return None
     if not answers(known.port):
-        if not processes.is_alive(known.supervisor_pid, known.began):
+        # It may just be on its way out; its file goes last.
+        if processes.wait_until_ended(known.supervisor_pid, known.began, END_WITHIN_S):
             return None
         raise EngineError(f"The engine (process {known.pid}) does not answer.{tail(state.log)}\nNext: opx down")
     return known

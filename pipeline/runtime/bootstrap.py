@@ -45,7 +45,7 @@ class FanoutParts:
 
 def _loop(settings: CandidatesSettings | CommandsSettings, clients: Clients, clock: Clock) -> DecisionLoop:
     tables = Tables(settings.incidents_table, settings.events_table, settings.idempotency_table)
-    return DecisionLoop(DynamoIncidentStore(clients.dynamodb, tables), clock)
+    return DecisionLoop(DynamoIncidentStore(clients.dynamodb, tables, clock), clock)
 
 
 @asynccontextmanager
@@ -53,13 +53,13 @@ async def candidates(settings: CandidatesSettings) -> AsyncIterator[QueueParts]:
     """Parts of the door for candidates and alarms."""
     clock = SystemClock()
     registry = shipped.registry(settings.stage, settings.redrive_role_id)
-    async with open_clients("dynamodb", "sqs") as clients:
+    async with open_clients(("dynamodb", "sqs")) as clients:
         yield QueueParts(
             service=IntakeService(_loop(settings, clients, clock), shipped.policies(), registry, shipped.alarm_mappings()),
             rejected=SqsRejectedQueue(clients.sqs, settings.rejected_queue_url),
             sources={
-                "candidates": SqsSourceQueue(clients.sqs, settings.candidates_queue_url),
-                "alarms": SqsSourceQueue(clients.sqs, settings.alarms_queue_url),
+                "candidates": SqsSourceQueue(clients.sqs, settings.candidates_queue_url, clock),
+                "alarms": SqsSourceQueue(clients.sqs, settings.alarms_queue_url, clock),
             },
             source_of={settings.alarms_queue_arn: "alarms"},
             default_source="candidates",
@@ -74,11 +74,11 @@ async def commands(settings: CommandsSettings) -> AsyncIterator[QueueParts]:
     """Parts of the door for commands."""
     clock = SystemClock()
     registry = shipped.registry(settings.stage, settings.redrive_role_id)
-    async with open_clients("dynamodb", "sqs") as clients:
+    async with open_clients(("dynamodb", "sqs")) as clients:
         yield QueueParts(
             service=ControllerService(_loop(settings, clients, clock), shipped.policies(), registry),
             rejected=SqsRejectedQueue(clients.sqs, settings.rejected_queue_url),
-            sources={"commands": SqsSourceQueue(clients.sqs, settings.commands_queue_url)},
+            sources={"commands": SqsSourceQueue(clients.sqs, settings.commands_queue_url, clock)},
             source_of={},
             default_source="commands",
             registry=registry,
@@ -91,11 +91,11 @@ async def commands(settings: CommandsSettings) -> AsyncIterator[QueueParts]:
 async def fanout(settings: FanoutSettings) -> AsyncIterator[FanoutParts]:
     """Parts of the consumer of the event table's stream."""
     clock = SystemClock()
-    async with open_clients("events", "sqs") as clients:
+    async with open_clients(("events", "sqs")) as clients:
         yield FanoutParts(
             service=FanoutService(
                 EventBridgeBus(clients.events, settings.bus_name, clock),
-                SqsFailureQueue(clients.sqs, settings.fanout_failures_queue_url),
+                SqsFailureQueue(clients.sqs, settings.fanout_failures_queue_url, clock),
                 clock,
             ),
             telemetry=Telemetry("fanout"),

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.domain.canonical import Document
-from pipeline.domain.errors import Rejected
+from pipeline.domain.errors import OpxError
 from pipeline.services.fanout import StreamRecord
 from pipeline.services.ports import Message
-from pipeline.stores.items import document_of
+from pipeline.stores.items import from_item
 
 
 def messages_of(event: Mapping[str, Any], source_of: Mapping[str, str], default_source: str) -> tuple[Message, ...]:
@@ -49,7 +49,7 @@ def _stream_record(record: Mapping[str, Any]) -> StreamRecord:
     number = keys.get("sequence", {}).get("N")
     sequence = int(number) if number is not None and str(number).isdecimal() else None
     try:
-        document = document_of(told["NewImage"]) if "NewImage" in told else None
-    except (Rejected, ValueError, TypeError, KeyError) as error:
+        document = from_item(told["NewImage"]) if "NewImage" in told else None
+    except (OpxError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         return StreamRecord(change, incident, sequence, None, f"{type(error).__name__}: {error}")
     return StreamRecord(change, incident, sequence, document)

@@ -111,7 +111,11 @@ class Telemetry:
                 self._count("Unavailable")
             case _:
                 self._count("Crashes")
-        line = {"outcome": "failed", "error": kind, "detail": str(error)[:512] if isinstance(error, OpxError) else kind}
+        line: dict[str, Any] = {
+            "outcome": "failed",
+            "error": kind,
+            "detail": str(error)[:512] if isinstance(error, OpxError) else kind,
+        }
         if not isinstance(error, OpxError):
             # A defect of ours: the stack tells where, the exception's text might hold a body.
             line["stack"] = _frames(error)

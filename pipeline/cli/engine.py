@@ -1,0 +1,74 @@
+"""`opx up` and `opx down`: the local engine, with the stack deployed into it. A person's `up` outlives its command."""
+
+import time
+
+import typer
+
+from pipeline.cli.session import Invocation, guarded
+from pipeline.cli.target import Target
+from pipeline.cli.terminal import REFUSED, CommandError, Screen, key_values
+from pipeline.local import engine as local
+from pipeline.local.deploy import deploy
+
+
+def up(context: typer.Context) -> None:
+    """Start the local engine and deploy what changed into it; both stay until `opx down`."""
+    invocation: Invocation = context.obj
+    with guarded(invocation):
+        _only_local(invocation)
+        began = time.monotonic()
+        target, reused = bring_up(invocation, leash=False)
+        _say_where(invocation, target, reused, time.monotonic() - began)
+
+
+def down(context: typer.Context) -> None:
+    """Stop the local engine; nothing of it stays."""
+    invocation: Invocation = context.obj
+    with guarded(invocation):
+        _only_local(invocation)
+        with invocation.screen.progress("stopping the local engine"):
+            ran = local.stop(invocation.selection.state_dir)
+        if invocation.screen.as_json:
+            invocation.screen.record({"stopped": ran})
+        invocation.screen.say("The local engine is stopped; its incidents are gone with it." if ran else "No engine was running.")
+
+
+def _only_local(invocation: Invocation) -> None:
+    if invocation.selection.stack is not None:
+        message = "up and down are for the local engine; a stack in an account is deployed with the SAM CLI."
+        raise CommandError(message, "sam build && sam deploy --config-env dev", REFUSED)
+
+
+def bring_up(invocation: Invocation, *, leash: bool) -> tuple[Target, bool]:
+    """Return the deployed engine, and whether it ran before. With `leash` it ends with this process."""
+    with invocation.screen.progress("starting the local engine") as meter:
+        # On the leash until it is deployed: a broken-off `up` leaves nothing behind.
+        engine = local.start(invocation.selection.state_dir, leash=True)
+        outputs = deploy(engine, report=meter.say)
+        if not leash:
+            engine.release()
+    return Target.of_engine(engine, outputs), engine.reused
+
+
+def _say_where(invocation: Invocation, target: Target, reused: bool, seconds: float) -> None:
+    screen: Screen = invocation.screen
+    if screen.as_json:
+        screen.record({"endpoint": target.endpoint_url, "region": target.region, "reused": reused, "outputs": target.outputs})
+        return
+    how = "ran already and is up to date" if reused else "is up"
+    screen.say(f"The local engine {how} ({seconds:.1f} s).", "bold")
+    key_values(
+        screen,
+        [
+            ("endpoint", target.endpoint_url),
+            ("region", f"{target.region}, with the credentials test / test"),
+            ("candidates", target.output("CandidatesQueueUrl")),
+            ("commands", target.output("CommandsQueueUrl")),
+            ("rejected", target.output("RejectedQueueUrl")),
+            ("bus", target.output("BusName")),
+            ("tables", f"{target.prefix}-incidents, {target.prefix}-incident-events, {target.prefix}-idempotency"),
+            ("state and log", target.state_dir),
+        ],
+    )
+    opx = invocation.opx
+    screen.next(f"{opx} send FILE", f"{opx} tail", f"{opx} status", f"{opx} down")

@@ -1,0 +1,91 @@
+"""`opx`: the command line. Only wiring: which commands there are, and which options all of them share.
+
+The shared options may stand before or behind the command; each can come from the environment instead.
+"""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from click import Context
+from typer.core import TyperGroup
+
+from pipeline.cli import engine, reading, send, status, tail, transitions
+from pipeline.cli.command import commands
+from pipeline.cli.demo import demo
+from pipeline.cli.session import Invocation
+from pipeline.cli.target import Selection
+from pipeline.cli.terminal import Screen
+from pipeline.local.environment import REGION
+from pipeline.local.paths import DEFAULT_STATE
+
+_SHARED: Final = {"--stack": True, "--profile": True, "--region": True, "--state-dir": True, "--json": False}
+
+
+class SharedOptions(TyperGroup):
+    """A group whose shared options are also taken from behind the command, where people write them."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, hoisted(args))
+
+
+def hoisted(arguments: list[str]) -> list[str]:
+    """Return the arguments with the shared options in front; what stands behind `--` is nobody's option."""
+    front: list[str] = []
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, separator, _ = argument.partition("=")
+        if argument == "--":
+            rest += [argument, *waiting]
+        elif name not in _SHARED:
+            rest.append(argument)
+        else:
+            front.append(argument)
+            if _SHARED[name] and not separator:
+                front += [value for value in [next(waiting, None)] if value is not None]
+    return front + rest
+
+
+app = typer.Typer(
+    cls=SharedOptions,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Incident control plane: what is an incident, what state it is in, and who was allowed to change it.",
+)
+
+
+@app.callback()
+def shared(
+    context: typer.Context,
+    stack: Annotated[
+        str | None, typer.Option(envvar="OPX_STACK", help="A deployed stack; without it, the local engine.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(envvar="OPX_PROFILE", help="The AWS profile for the stack.")] = None,
+    region: Annotated[str, typer.Option(envvar="OPX_REGION", help="The stack's region.")] = REGION,
+    state_dir: Annotated[
+        Path, typer.Option(envvar="OPX_STATE_DIR", help="The local engine's state folder.", show_default=False)
+    ] = DEFAULT_STATE,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of tables; the default when piped.")] = False,
+) -> None:
+    selection = Selection(stack or None, profile or None, region, state_dir.resolve())
+    context.obj = Invocation(Screen.of(as_json), selection)
+
+
+app.command()(demo)
+app.command()(engine.up)
+app.command()(engine.down)
+app.command()(status.status)
+app.command()(send.send)
+app.command()(reading.incidents)
+app.command()(reading.show)
+app.command()(reading.timeline)
+app.add_typer(commands, name="command")
+app.command()(tail.tail)
+app.command()(transitions.transitions)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,140 @@
+"""What a command works with: its target, open clients, and the store on the target's tables; and how a command is run.
+
+`run` is the one place where errors become exit codes: 0 done, 1 refused, 2 failed, 130 and 143 interrupted.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from pipeline.cli.connection import open_at
+from pipeline.cli.target import Selection, Target, resolve
+from pipeline.cli.terminal import DONE, FAILED, INTERRUPTED, REFUSED, TERMINATED, CommandError, Screen
+from pipeline.domain.errors import Corrupt, Rejected, Unavailable
+from pipeline.local.engine import EngineError
+from pipeline.runtime.clock import SystemClock
+from pipeline.services.ports import IncidentStore
+from pipeline.stores.clients import Clients
+from pipeline.stores.dynamodb import DynamoIncidentStore, Tables
+
+ALL: tuple[str, ...] = ("dynamodb", "sqs", "events")
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One run of `opx`: where it writes and what was asked for on its command line."""
+
+    screen: Screen
+    selection: Selection
+
+    @property
+    def opx(self) -> str:
+        """Return how to call `opx` on the same target again."""
+        return f"opx{self.selection.flags}"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A target with open clients."""
+
+    target: Target
+    clients: Clients
+
+    @property
+    def store(self) -> IncidentStore:
+        output = self.target.output
+        tables = Tables(output("IncidentsTableName"), output("EventsTableName"), output("IdempotencyTableName"))
+        return DynamoIncidentStore(self.clients.dynamodb, tables, SystemClock())
+
+
+@asynccontextmanager
+async def open_session(selection: Selection, *services: str) -> AsyncIterator[Session]:
+    """Find the target and open clients there (all three kinds unless some are named)."""
+    async with session_at(await resolve(selection), *services) as session:
+        yield session
+
+
+@asynccontextmanager
+async def session_at(target: Target, *services: str) -> AsyncIterator[Session]:
+    """Open clients at a known target."""
+    async with open_at(services or ALL, target.region, target.endpoint_url, target.profile) as clients:
+        yield Session(target, clients)
+
+
+def run(context: typer.Context, work: Callable[[Invocation], Coroutine[Any, Any, int]]) -> None:
+    """Run a command to its exit code."""
+    invocation: Invocation = context.obj
+    with guarded(invocation):
+        raise typer.Exit(_run(work(invocation)))
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        tasks: list[asyncio.Task[int]] = []
+
+        async def main() -> int:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.append(task)
+            loop.add_signal_handler(signal.SIGTERM, task.cancel)
+            return await work
+
+        try:
+            return runner.run(main())
+        except asyncio.CancelledError:
+            return TERMINATED
+
+
+@contextmanager
+def guarded(invocation: Invocation) -> Iterator[None]:
+    """Turn errors into a message, the next command, and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read us has gone (`| head`): nothing is left to say, also not while the interpreter flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(DONE) from None
+    except (CommandError, Rejected, Unavailable, Corrupt, EngineError) as error:
+        explained = explain(error, invocation)
+        invocation.screen.fail(explained)
+        raise typer.Exit(explained.exit_code) from None
+
+
+def explain(error: Exception, invocation: Invocation) -> CommandError:
+    """Return what an error means to a person, with the next command."""
+    match error:
+        case CommandError():
+            return error
+        case Rejected():
+            return CommandError(error.refusal.sentence(), f"{invocation.opx} --help", REFUSED)
+        case EngineError():
+            # Its text ends with what to do next.
+            message, _, then = str(error).rpartition("Next: ")
+            return CommandError(message.strip() or then, then)
+        case Corrupt():
+            return CommandError(f"The store contradicts itself: {error}", f"{invocation.opx} status")
+        case _:
+            return CommandError(str(error), _after_unavailable(str(error), invocation))
+
+
+def _after_unavailable(text: str, invocation: Invocation) -> str:
+    selection = invocation.selection
+    if selection.stack is None:
+        return "opx up"
+    profile = f" --profile {selection.profile}" if selection.profile else ""
+    if any(sign in text for sign in ("AccessDenied", "Credential", "Token", "Profile", "Unauthorized", "not authorized")):
+        return f"aws sts get-caller-identity{profile}"
+    return f"{invocation.opx} status"
+
+
+__all__ = ["ALL", "FAILED", "Invocation", "Session", "explain", "guarded", "open_session", "run", "session_at"]

@@ -1,0 +1,104 @@
+"""`opx status`: is it there, does anything wait, has anything been refused or lost, what happened last. Reads only."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import typer
+from rich.text import Text
+
+from pipeline.cli.counting import DEAD, Depth, StateCount, depths, incidents_by_state
+from pipeline.cli.session import Invocation, Session, open_session, run
+from pipeline.cli.telling import read_event, short, told
+from pipeline.cli.terminal import DONE, Column, Screen, cell, key_values, state_cell
+from pipeline.domain.canonical import Document
+from pipeline.domain.incidents import Incident
+from pipeline.services.ports import Listing
+
+NEWEST: Final = 5
+
+
+def status(context: typer.Context) -> None:
+    """Show the stack, its queues, its incidents by state, and what happened last."""
+
+    async def work(invocation: Invocation) -> int:
+        async with open_session(invocation.selection, "sqs", "dynamodb") as session:
+            queues, states, newest = await asyncio.gather(
+                depths(session), incidents_by_state(session), session.store.list_incidents(Listing(limit=NEWEST))
+            )
+            last = [document for incident in newest async for document in _last_event(session, incident)]
+            if invocation.screen.as_json:
+                invocation.screen.record(_record(session, queues, states))
+            else:
+                _show(invocation, session, queues, states)
+                _show_last(invocation.screen, last)
+                _advise(invocation, queues, bool(newest))
+        return DONE
+
+    run(context, work)
+
+
+def _last_event(session: Session, incident: Incident) -> AsyncIterator[Document]:
+    return session.store.history(incident.incident_id, incident.version - 1)
+
+
+def _record(session: Session, queues: dict[str, Depth], states: list[StateCount]) -> Document:
+    return {
+        "target": session.target.name,
+        "endpoint": session.target.endpoint_url,
+        "region": session.target.region,
+        "version": session.target.outputs.get("Version"),
+        "queues": {
+            name: {"waiting": depth.waiting, "inFlight": depth.in_flight, "delayed": depth.delayed}
+            for name, depth in queues.items()
+        },
+        "incidents": {item.state.value: item.count for item in states},
+        "moreIncidents": [item.state.value for item in states if item.more],
+    }
+
+
+def _show(invocation: Invocation, session: Session, queues: dict[str, Depth], states: list[StateCount]) -> None:
+    screen, target = invocation.screen, session.target
+    where = target.endpoint_url or f"region {target.region}"
+    key_values(screen, [("target", f"{target.name} ({where}), version {target.outputs.get('Version', 'unknown')}")])
+    counted = [item for item in states if item.count]
+    line = Text("  ").join(Text.assemble(state_cell(item.state), f" {item}") for item in counted) if counted else Text("none")
+    key_values(screen, [("incidents", line)])
+    columns = (Column("queue"), Column("waiting", right=True), Column("in flight", right=True), Column("delayed", right=True))
+    screen.table(columns, [_queue_row(name, depth) for name, depth in queues.items()])
+
+
+def _queue_row(name: str, depth: Depth) -> tuple[Text, ...]:
+    wrong = "bold red" if depth.total and (name in DEAD or name == "fanout-failures") else ""
+    style = wrong or ("yellow" if depth.total and name == "rejected" else "" if depth.total else "dim")
+    return (cell(name, style), *(cell(number, style) for number in (depth.waiting, depth.in_flight, depth.delayed)))
+
+
+def _show_last(screen: Screen, documents: list[Document]) -> None:
+    if not documents:
+        return
+    screen.say("last events of the newest incidents", "dim")
+    for document in sorted(documents, key=lambda found: str(found.get("timestamp")), reverse=True):
+        event = read_event(document)
+        if event is None:
+            continue
+        line = Text.assemble(
+            (event.timestamp.strftime("%m-%d %H:%M:%S  "), "dim"),
+            cell(short(event.incident_id), "cyan"),
+            "  ",
+            cell(event.fact.metadata.service),
+            (" · ", "dim"),
+            cell(event.fact.event_type.value),
+            (" · ", "dim"),
+            cell(told(event)),
+        )
+        line.truncate(max(60, screen.out.width), overflow="ellipsis")
+        screen.say(line)
+
+
+def _advise(invocation: Invocation, queues: dict[str, Depth], has_incidents: bool) -> None:
+    opx = invocation.opx
+    dead = [name for name in (*DEAD, "fanout-failures") if queues[name].total]
+    if dead:
+        invocation.screen.say(f"Somebody has to look at: {', '.join(dead)}.", "bold red")
+    invocation.screen.next(f"{opx} incidents" if has_incidents else f"{opx} send FILE", f"{opx} tail")

@@ -1,0 +1,151 @@
+"""Incidents and events in words: one line for each event, names and values for an incident. Pure.
+
+What is returned still holds text from outside: print it through `terminal`. Rules are not here: who may do what is asked of
+`domain.transitions`.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import assert_never
+
+from pipeline.domain.authority import AuthorityContext
+from pipeline.domain.canonical import Document
+from pipeline.domain.envelope import IncidentEvent
+from pipeline.domain.errors import Rejected
+from pipeline.domain.events import (
+    Attachment,
+    EvidenceAttached,
+    IncidentArchived,
+    IncidentCancelled,
+    IncidentClosed,
+    IncidentCreated,
+    IncidentLinked,
+    IncidentOpened,
+    IncidentResolved,
+    Judgement,
+    MitigationStarted,
+    NoteAdded,
+    PromotionDecided,
+    SeverityChanged,
+)
+from pipeline.domain.incidents import Incident
+from pipeline.domain.transitions import Transition, transitions_from
+
+SHORT: int = 8
+NAMED_EVIDENCE_MAX: int = 2
+
+
+def short(identity: str) -> str:
+    """Return the beginning of an id, which commands accept in its place while it is unique."""
+    return identity[:SHORT]
+
+
+def clock_time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def actor_of(actor: AuthorityContext) -> str:
+    """Return who acted: authority, name, and who spoke for them."""
+    spoken_for = f" via {actor.asserted_by}" if actor.asserted_by else ""
+    return f"{actor.authority_type} {actor.actor_id}{spoken_for}"
+
+
+def read_event(document: Document) -> IncidentEvent | None:
+    """Return a stored event, or None where this version of opx can't read it."""
+    try:
+        return IncidentEvent.from_document(document)
+    except Rejected:
+        return None
+
+
+def told(event: IncidentEvent) -> str:
+    """Return what happened, in one line."""
+    fact = event.fact
+    match fact:
+        case IncidentCreated(metadata=creation):
+            seen = creation.observation
+            return f"{creation.title} · {creation.severity}, confidence {seen.confidence}, {seen.kind} from {seen.source}"
+        case PromotionDecided(metadata=judgement) | IncidentOpened(metadata=judgement):
+            return _judged(judgement)
+        case (
+            MitigationStarted(metadata=step)
+            | IncidentResolved(metadata=step)
+            | IncidentClosed(metadata=step)
+            | IncidentCancelled(metadata=step)
+            | IncidentArchived(metadata=step)
+        ):
+            return f"{event.previous_state} → {event.new_state}" + (f": {step.reason}" if step.reason else "")
+        case EvidenceAttached(metadata=attachment):
+            return _attached(attachment)
+        case SeverityChanged(metadata=shift):
+            return f"{shift.previous_severity} → {shift.severity}" + (f": {shift.reason}" if shift.reason else "")
+        case NoteAdded(metadata=remark):
+            return remark.note
+        case IncidentLinked(metadata=relationship):
+            return f"{relationship.relation} {relationship.target}"
+        case _:
+            assert_never(fact)
+
+
+def _judged(judgement: Judgement) -> str:
+    decision = judgement.decision
+    by = f" for {actor_of(judgement.requested_by)}" if judgement.requested_by else ""
+    because = f", not enough {decision.rule}" if decision.rule else ""
+    return f"{decision.outcome} under policy {decision.policy_id} v{decision.policy_version}{because}{by}"
+
+
+def _attached(attachment: Attachment) -> str:
+    items = attachment.evidence or ()
+    named = ", ".join(f"{item.kind} {item.ref}" for item in items[:NAMED_EVIDENCE_MAX])
+    more = f" and {len(items) - NAMED_EVIDENCE_MAX} more" if len(items) > NAMED_EVIDENCE_MAX else ""
+    seen = attachment.observation
+    observed = f"{seen.kind} from {seen.source}" if seen else ""
+    return " · ".join(part for part in (observed, named + more) if part)
+
+
+def incident_facts(incident: Incident) -> list[tuple[str, str]]:
+    """Return an incident's row as names and values, the most important first."""
+    meta = incident.metadata
+    evidence = f"{meta.evidence.count}" + (f" (newest: {', '.join(meta.evidence.newest)})" if meta.evidence.newest else "")
+    facts = [
+        ("service", incident.service),
+        ("title", incident.title),
+        ("description", incident.description),
+        ("key", f"{meta.dedup_key} (occurrence {meta.occurrence})"),
+        ("created", f"{clock_time(incident.created_at)} UTC"),
+        ("updated", f"{clock_time(incident.updated_at)} UTC"),
+        ("last decided by", actor_of(incident.authority)),
+        ("evidence", evidence),
+        ("detections", f"{meta.promotion.detections}, newest {clock_time(meta.promotion.newest_observed_at)} UTC"),
+        ("promotion", f"{meta.promotion.outcome or 'not judged'} (policy {meta.promotion.policy_id})"),
+        ("resolution", _ending(incident)),
+        ("predecessor", meta.predecessor or ""),
+        ("links", ", ".join(f"{link.rel} {link.href}" for link in meta.links or ())),
+        ("related", ", ".join(f"{item.relation} {item.target}" for item in meta.related or ())),
+        ("version", f"{incident.version} (control version {incident.control_version})"),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _ending(incident: Incident) -> str:
+    ending = incident.metadata.resolution
+    if ending is None:
+        return ""
+    return f"{clock_time(ending.at)} UTC" + (f": {ending.reason}" if ending.reason else "")
+
+
+def who_may(row: Transition) -> str:
+    return " or ".join(sorted(row.authorities))
+
+
+def allowed_documents(incident: Incident) -> list[Document]:
+    """Return the transitions that leave the incident's state, for programs."""
+    return [
+        {"to": row.target.value, "authority": sorted(row.authorities), "needsReason": row.needs_reason}
+        for row in transitions_from(incident.state)
+    ]
+
+
+def matches(incidents: Iterable[Incident], prefix: str) -> list[Incident]:
+    """Return the incidents whose id begins with `prefix`."""
+    return [incident for incident in incidents if incident.incident_id.startswith(prefix)]

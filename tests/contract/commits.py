@@ -1,0 +1,92 @@
+"""Commits as the decision loop makes them, without the rules: what a store must be able to apply."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from pipeline.domain.authority import AuthorityContext
+from pipeline.domain.envelope import Change
+from pipeline.domain.events import (
+    Attachment,
+    Creation,
+    Evidence,
+    EvidenceAttached,
+    IncidentCreated,
+    MitigationStarted,
+    Observation,
+    ObservationKind,
+    Step,
+)
+from pipeline.domain.ids import incident_id
+from pipeline.domain.incidents import Incident, advance
+from pipeline.domain.receipts import Answer, IdempotencyRecord, Request, Result
+from pipeline.domain.transitions import AuthorityType, Severity, State
+from pipeline.services.ports import Commit, Pointer
+
+NOW = datetime(2026, 1, 31, 3, 0, tzinfo=UTC)
+ACTOR = AuthorityContext(authority_type=AuthorityType.SYSTEM, principal="AROAEXAMPLE", actor_id="detector")
+SEEN = Observation(
+    kind=ObservationKind.FIRING, source="detector", observed_at=NOW, confidence=Decimal("0.875"), detections=1
+)
+
+
+def receipt(key: str, incident: Incident | None = None, body: str = "0") -> IdempotencyRecord:
+    """A receipt of one sender's key; `body` is a hexadecimal digit that stands for the request."""
+    request = Request(principal="AROAEXAMPLE", key_kind="caller", key=key, operation="candidate", request_digest=body * 64)
+    result = Result(answer=Answer.CREATED, first_sequence=1, last_sequence=1, state=State.PENDING, control_version=1)
+    return request.receipt(result, incident.incident_id if incident else None, NOW)
+
+
+def beginning(
+    key: str,
+    *,
+    service: str = "checkout",
+    dedup_key: str = "checkout-5xx",
+    occurrence: int = 1,
+    now: datetime = NOW,
+) -> Commit:
+    """The first commit of an occurrence: its creation event, row, pointer and receipt."""
+    identity = incident_id(service, dedup_key, occurrence)
+    created = IncidentCreated(
+        metadata=Creation(
+            service=service,
+            severity=Severity.SEV2,
+            title="5xx above 5 %",
+            description="",
+            dedup_key=dedup_key,
+            occurrence=occurrence,
+            predecessor=incident_id(service, dedup_key, occurrence - 1) if occurrence > 1 else None,
+            policy_id="default",
+            observation=SEEN,
+        )
+    )
+    events, incident = advance(None, identity, [Change(created, ACTOR, State.PENDING)], now)
+    pointer = Pointer(service=service, dedup_key=dedup_key, occurrence=occurrence, incident_id=identity)
+    return Commit((receipt(key, incident),), events, incident, pointer)
+
+
+def attaching(incident: Incident, *keys: str, note_bytes: int = 0, items: int = 1) -> Commit:
+    """Evidence on an incident; `note_bytes` makes each of its `items` larger."""
+    evidence = tuple(
+        Evidence(kind="alarm", ref=f"ref-{incident.version}-{number}", note="x" * note_bytes or None)
+        for number in range(items)
+    )
+    fact = EvidenceAttached(
+        metadata=Attachment(
+            service=incident.service,
+            severity=incident.severity,
+            title=incident.title,
+            observation=SEEN,
+            evidence=evidence,
+        )
+    )
+    events, after = advance(incident, incident.incident_id, [Change(fact, ACTOR, incident.state)], NOW)
+    return Commit(tuple(receipt(key, after) for key in keys), events, after)
+
+
+def moving(incident: Incident, target: State, key: str) -> Commit:
+    """A step to another state; the store does not ask whether the state machine has it."""
+    fact = MitigationStarted(
+        metadata=Step(service=incident.service, severity=incident.severity, title=incident.title, reason=None)
+    )
+    events, after = advance(incident, incident.incident_id, [Change(fact, ACTOR, target)], NOW)
+    return Commit((receipt(key, after),), events, after)
