@@ -14,7 +14,7 @@ from pipeline.cli.session import Invocation, Session, open_session, run
 from pipeline.cli.telling import short
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, CommandError, cell, state_cell
 from pipeline.domain.canonical import Document
-from pipeline.domain.errors import Unavailable
+from pipeline.domain.errors import Code, Unavailable
 from pipeline.domain.events import Relation
 from pipeline.domain.receipts import Answer, IdempotencyRecord
 from pipeline.domain.transitions import AuthorityType, Severity, State
@@ -48,7 +48,7 @@ def declare(
     wait: Wait = True,
 ) -> None:
     """Declare an incident: open at once, if a person does."""
-    wanted = {"service": service, "severity": severity.value, "title": title, "description": description or None}
+    wanted: Document = {"service": service, "severity": severity.value, "title": title, "description": description or None}
     wanted |= {"dedupKey": dedup_key, "evidence": _evidence(evidence) or None}
     _act(context, "declare", None, wanted, authority, actor, reason, key, wait)
 
@@ -199,7 +199,7 @@ def _act(
 
 
 def _claim(authority: AuthorityType, actor: str | None, *, local: bool) -> Document:
-    """Return the claim. On the local engine everybody is one account, so the person's name is said; elsewhere it is signed."""
+    """Return the claim. At the local engine all are one account, so the person's name is said; elsewhere it is signed."""
     name = actor or (getpass.getuser() if local and authority is HUMAN else None)
     return {"authorityType": authority.value} | ({"actorId": name} if name else {})
 
@@ -237,9 +237,23 @@ def _tell(invocation: Invocation, posted: Posted, found: Found) -> int:
             record = {"idempotencyKey": posted.key, "result": {"answer": "refused", "code": found.code}}
             screen.record(record | {"reason": found.reason})
             return REFUSED
-        raise CommandError(f"{found.code}: {found.reason}", f"{invocation.opx} transitions", REFUSED)
+        raise CommandError(f"{found.code}: {found.reason}", _after_refusal(found.code, invocation.opx), REFUSED)
     message = f"No outcome within {WAIT_S:.0f} s. It was sent under the key {posted.key} and may still be waiting."
     raise CommandError(message, f"{invocation.opx} status", FAILED)
+
+
+def _after_refusal(code: str, opx: str) -> str:
+    match code:
+        case Code.REASON_MISSING:
+            return "the same command with --reason TEXT"
+        case Code.INCIDENT_UNKNOWN:
+            return f"{opx} incidents"
+        case Code.TRANSITION_AUTHORITY:
+            return f"{opx} transitions"
+        case Code.KEY_REUSED:
+            return "the same command without --key"
+        case _:
+            return f"{opx} command --help"
 
 
 def _tell_receipt(invocation: Invocation, receipt: IdempotencyRecord) -> int:

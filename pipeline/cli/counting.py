@@ -26,7 +26,11 @@ QUEUES: Final = {
 }
 INTAKE: Final = ("candidates", "alarms", "commands")
 DEAD: Final = ("candidates-dlq", "alarms-dlq", "commands-dlq")
-_DEPTHS: Final = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
+_DEPTHS: Final = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,9 @@ async def _count_state(session: Session, state: State) -> StateCount:
             )
 
     pages = await asyncio.gather(*(page(number) for number in range(STATE_SHARDS)))
-    return StateCount(state, sum(answer["Count"] for answer in pages), any(answer.get("LastEvaluatedKey") for answer in pages))
+    return StateCount(
+        state, sum(answer["Count"] for answer in pages), any(answer.get("LastEvaluatedKey") for answer in pages)
+    )
 
 
 async def count_items(session: Session, table_output: str) -> int:
@@ -95,11 +101,11 @@ async def count_items(session: Session, table_output: str) -> int:
         "Select": "COUNT",
         "ConsistentRead": True,
     }
-    counted = 0
+    counted: int = 0
     while True:
         with translated("counting a table"):
             answer = await session.clients.dynamodb.scan(**request)
-        counted += answer["Count"]
+        counted += int(answer["Count"])
         if not answer.get("LastEvaluatedKey"):
             return counted
         request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]

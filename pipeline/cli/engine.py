@@ -30,7 +30,9 @@ def down(context: typer.Context) -> None:
             ran = local.stop(invocation.selection.state_dir)
         if invocation.screen.as_json:
             invocation.screen.record({"stopped": ran})
-        invocation.screen.say("The local engine is stopped; its incidents are gone with it." if ran else "No engine was running.")
+        invocation.screen.say(
+            "The local engine is stopped; its incidents are gone with it." if ran else "No engine was running."
+        )
 
 
 def _only_local(invocation: Invocation) -> None:
@@ -53,7 +55,9 @@ def bring_up(invocation: Invocation, *, leash: bool) -> tuple[Target, bool]:
 def _say_where(invocation: Invocation, target: Target, reused: bool, seconds: float) -> None:
     screen: Screen = invocation.screen
     if screen.as_json:
-        screen.record({"endpoint": target.endpoint_url, "region": target.region, "reused": reused, "outputs": target.outputs})
+        screen.record(
+            {"endpoint": target.endpoint_url, "region": target.region, "reused": reused, "outputs": target.outputs}
+        )
         return
     how = "ran already and is up to date" if reused else "is up"
     screen.say(f"The local engine {how} ({seconds:.1f} s).", "bold")

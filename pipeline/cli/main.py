@@ -4,10 +4,9 @@ The shared options may stand before or behind the command; each can come from th
 """
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
-from click import Context
 from typer.core import TyperGroup
 
 from pipeline.cli import engine, reading, send, status, tail, transitions
@@ -25,7 +24,7 @@ _SHARED: Final = {"--stack": True, "--profile": True, "--region": True, "--state
 class SharedOptions(TyperGroup):
     """A group whose shared options are also taken from behind the command, where people write them."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, hoisted(args))
 
 
@@ -71,7 +70,7 @@ def shared(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of tables; the default when piped.")] = False,
 ) -> None:
     selection = Selection(stack or None, profile or None, region, state_dir.resolve())
-    context.obj = Invocation(Screen.of(as_json), selection)
+    context.obj = Invocation(Screen.of(as_json), selection, as_json)
 
 
 app.command()(demo)

@@ -4,12 +4,13 @@ The effect is exactly once under the command's key, whatever becomes of the wait
 """
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.cli.send import single
 from pipeline.cli.outbox import Queue
+from pipeline.cli.send import single
 from pipeline.cli.session import Session
 from pipeline.cli.terminal import REFUSED, CommandError
 from pipeline.domain.base import read
@@ -26,6 +27,7 @@ POLL_S: Final = 0.1
 POLL_S_MAX: Final = 0.5
 # How long a looked-at rejected message stays hidden from others: just longer than one look at the next ten.
 PEEK_S: Final = 2
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9a-f]{4})|x([0-9a-f]{2}))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,9 @@ async def _rejected(session: Session, message_id: str) -> Turned | None:
 def explanation_of(message: Document) -> Document:
     """Return why a message lies in the rejected queue; nothing where it doesn't say so."""
     try:
-        return parse_document(message["MessageAttributes"][ATTRIBUTE]["StringValue"])
+        told = parse_document(message["MessageAttributes"][ATTRIBUTE]["StringValue"])
     except (KeyError, Rejected):
         return {}
+    # Attributes carry ASCII; what was escaped for that is text again.
+    reason = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), str(told.get("reason", "")))
+    return told | {"reason": reason}

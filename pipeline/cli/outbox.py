@@ -1,6 +1,6 @@
 """Lines of a file become messages that a queue can take, in batches as large as it takes. Pure but for reading the file.
 
-What can't be sent is named with its line number; what is merely wrong goes out as it is, for opx's door records it as rejected.
+What can't be sent is named with its line number; what is merely wrong goes out as it is: opx's door records it as rejected.
 """
 
 import random

@@ -1,6 +1,7 @@
 """`opx incidents`, `show` and `timeline`: what the stack knows. Reads only."""
 
 import re
+from itertools import groupby
 from typing import Annotated, Final
 
 import typer
@@ -31,10 +32,11 @@ from pipeline.cli.terminal import (
 )
 from pipeline.domain.canonical import Document
 from pipeline.domain.incidents import Incident
-from pipeline.domain.transitions import State, transitions_from
+from pipeline.domain.transitions import EventType, State, transitions_from
 from pipeline.services.ports import IncidentStore, Listing
 
 SEARCHED_MAX: Final = 1000
+COLLAPSED_MIN: Final = 3
 _ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 IncidentId = Annotated[str, typer.Argument(metavar="ID", help="The incident's id, or the beginning of it.")]
@@ -155,8 +157,8 @@ def timeline(context: typer.Context, incident_id: IncidentId) -> None:
     run(context, work)
 
 
-def timeline_table(screen: Screen, documents: list[Document], title: str = "") -> None:
-    """Show stored events as a table, one line each."""
+def timeline_table(screen: Screen, documents: list[Document], title: str = "", *, collapse: bool = False) -> None:
+    """Show stored events as a table, one line each; `collapse` draws a run of evidence together."""
     columns = (
         Column("#", right=True),
         Column("time (UTC)"),
@@ -165,7 +167,19 @@ def timeline_table(screen: Screen, documents: list[Document], title: str = "") -
         Column("actor"),
         Column("what", wrap=True),
     )
-    screen.table(columns, [_timeline_row(document) for document in documents], "" if not title else _plain(title))
+    rows = []
+    for attached, run_of in groupby(documents, key=lambda found: found.get("eventType") == EventType.EVIDENCE_ATTACHED):
+        group = list(run_of)
+        if collapse and attached and len(group) > COLLAPSED_MIN:
+            rows += [_timeline_row(group[0]), _collapsed_row(group[1:-1]), _timeline_row(group[-1])]
+        else:
+            rows += [_timeline_row(document) for document in group]
+    screen.table(columns, rows, _plain(title))
+
+
+def _collapsed_row(group: list[Document]) -> tuple[Text, ...]:
+    blank = cell("")
+    return (cell("…", "dim"), blank, cell(f"{len(group)} more EvidenceAttached", "dim"), blank, blank, blank)
 
 
 def _plain(title: str) -> str:

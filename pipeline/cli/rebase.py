@@ -1,7 +1,7 @@
 """Move an old recording to today by whole days, so that what was in one window stays in one window. Pure.
 
-Only dates change: hours, zone and spelling of each time stay as recorded. Ids change with the number of days, so that the
-same recording moved twice by as many days is a duplicate, and moved on another day is new. Unreadable lines stay as they are.
+Only dates change: hours, zone and spelling of each time stay as recorded. Ids change with the number of days: the same
+recording moved twice by as many days is a duplicate, moved on another day it is new. Unreadable lines stay as they are.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""`opx send`: one message, or a JSON-lines file, to one of the intake queues. Resumable, in batches, nothing dropped in silence."""
+"""`opx send`: one message or a JSON-lines file to an intake queue. Resumable, in batches; nothing is dropped in silence."""
 
 import asyncio
 import hashlib
@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -59,11 +59,14 @@ class Recording:
 
 def send(
     context: typer.Context,
-    file: Annotated[str | None, typer.Argument(help="A JSON-lines file, or - for standard input.", show_default=False)] = None,
+    file: Annotated[
+        str | None, typer.Argument(help="A JSON-lines file, or - for standard input.", show_default=False)
+    ] = None,
     json_body: Annotated[str | None, typer.Option("--json-body", help="One message, instead of a file.")] = None,
     queue: Annotated[Queue, typer.Option(help="Where to send it.", case_sensitive=False)] = Queue.CANDIDATES,
     rebase: Annotated[
-        bool, typer.Option("--rebase-to-now", help="Move all times of an old recording by whole days, into the last 24 hours.")
+        bool,
+        typer.Option("--rebase-to-now", help="Move all times of an old recording by whole days, into the last 24 hours."),
     ] = False,
     shuffle: Annotated[int | None, typer.Option(metavar="SEED", help="Send in an order that depends on SEED alone.")] = None,
     resume: Annotated[
@@ -140,7 +143,9 @@ async def _send(invocation: Invocation, source: BinaryIO, order: Order) -> int:
         checkpoint = checkpoint_of(session.target, recording, order)
         start = (checkpoint.read() if order.resume else None) or Progress()
         if start.position:
-            screen.say(f"Going on behind message {start.position} of {recording.count}, where an earlier run stopped.", "dim")
+            screen.say(
+                f"Going on behind message {start.position} of {recording.count}, where an earlier run stopped.", "dim"
+            )
         outbox = SqsOutbox(session.clients.sqs, session.target.output(QUEUE_OUTPUTS[order.queue]))
         began = time.monotonic()
         try:
@@ -180,9 +185,7 @@ def _days(recording: Recording) -> int:
     return 0 if newest is None else days_to_now(newest, datetime.now(UTC))
 
 
-def _report(
-    invocation: Invocation, recording: Recording, start: Progress, sent: Sent, seconds: float, order: Order
-) -> int:
+def _report(invocation: Invocation, recording: Recording, start: Progress, sent: Sent, seconds: float, order: Order) -> int:
     screen, progress = invocation.screen, sent.progress
     facts = {
         "queue": order.queue.value,
@@ -203,8 +206,8 @@ def _report(
     return REFUSED if sent.failed else DONE
 
 
-def _tell(screen: Screen, facts: dict[str, object], sent: Sent) -> None:
-    shown = [("sent", f"{facts['sent']} messages, {facts['bytes']} bytes, to {facts['queue']} in {facts['seconds']} s")]
+def _tell(screen: Screen, facts: Mapping[str, object], sent: Sent) -> None:
+    shown = [("sent", f"{counted(facts['sent'])}, {facts['bytes']} bytes, to {facts['queue']} in {facts['seconds']} s")]
     if facts["sentBefore"]:
         shown.append(("before", f"{facts['sentBefore']} messages, by the run that was broken off"))
     if facts["movedByDays"]:
@@ -216,6 +219,10 @@ def _tell(screen: Screen, facts: dict[str, object], sent: Sent) -> None:
         screen.say(f"  line {item.number}: {item.why}", "red")
     if sent.failed > len(sent.refused):
         screen.say(f"  … and {sent.failed - len(sent.refused)} more", "red")
+
+
+def counted(number: object) -> str:
+    return "1 message" if number == 1 else f"{number} messages"
 
 
 def single(body: str, queue: Queue) -> Outgoing:

@@ -33,6 +33,7 @@ class Invocation:
 
     screen: Screen
     selection: Selection
+    json_asked: bool = False
 
     @property
     def opx(self) -> str:

@@ -1,7 +1,6 @@
 """`opx status`: is it there, does anything wait, has anything been refused or lost, what happened last. Reads only."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Final
 
 import typer
@@ -26,7 +25,7 @@ def status(context: typer.Context) -> None:
             queues, states, newest = await asyncio.gather(
                 depths(session), incidents_by_state(session), session.store.list_incidents(Listing(limit=NEWEST))
             )
-            last = [document for incident in newest async for document in _last_event(session, incident)]
+            last = [document for incident in newest for document in await _last_event(session, incident)]
             if invocation.screen.as_json:
                 invocation.screen.record(_record(session, queues, states))
             else:
@@ -38,8 +37,9 @@ def status(context: typer.Context) -> None:
     run(context, work)
 
 
-def _last_event(session: Session, incident: Incident) -> AsyncIterator[Document]:
-    return session.store.history(incident.incident_id, incident.version - 1)
+async def _last_event(session: Session, incident: Incident) -> list[Document]:
+    # More may have happened since the row was read: the last of them is the last event.
+    return [document async for document in session.store.history(incident.incident_id, incident.version - 1)][-1:]
 
 
 def _record(session: Session, queues: dict[str, Depth], states: list[StateCount]) -> Document:
@@ -62,9 +62,16 @@ def _show(invocation: Invocation, session: Session, queues: dict[str, Depth], st
     where = target.endpoint_url or f"region {target.region}"
     key_values(screen, [("target", f"{target.name} ({where}), version {target.outputs.get('Version', 'unknown')}")])
     counted = [item for item in states if item.count]
-    line = Text("  ").join(Text.assemble(state_cell(item.state), f" {item}") for item in counted) if counted else Text("none")
+    line = (
+        Text("  ").join(Text.assemble(state_cell(item.state), f" {item}") for item in counted) if counted else Text("none")
+    )
     key_values(screen, [("incidents", line)])
-    columns = (Column("queue"), Column("waiting", right=True), Column("in flight", right=True), Column("delayed", right=True))
+    columns = (
+        Column("queue"),
+        Column("waiting", right=True),
+        Column("in flight", right=True),
+        Column("delayed", right=True),
+    )
     screen.table(columns, [_queue_row(name, depth) for name, depth in queues.items()])
 
 

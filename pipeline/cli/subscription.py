@@ -147,9 +147,7 @@ async def _make_rule(
     }
     await clients.sqs.set_queue_attributes(QueueUrl=queue_url, Attributes={"Policy": json.dumps(policy)})
     made.append(lambda: clients.events.remove_targets(Rule=name, EventBusName=bus, Ids=[TARGET_ID]))
-    put = await clients.events.put_targets(
-        Rule=name, EventBusName=bus, Targets=[{"Id": TARGET_ID, "Arn": queue_arn}]
-    )
+    put = await clients.events.put_targets(Rule=name, EventBusName=bus, Targets=[{"Id": TARGET_ID, "Arn": queue_arn}])
     if put.get("FailedEntryCount"):
         raise Unavailable(f"the rule did not take its queue: {put['FailedEntries'][0].get('ErrorMessage', 'unknown')}")
 

@@ -25,6 +25,8 @@ FAILED: Final = 2
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 
+NARROW_CHARACTERS_MAX: Final = 24
+
 # Controls, and what reorders or hides text: bidirectional marks, separators, invisible operators, tags, surrogates.
 _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -127,18 +129,30 @@ class Screen:
         """Write a table for people."""
         if self.as_json:
             return
-        table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
-        for column in columns:
+        table = Table(
+            box=SIMPLE_HEAD,
+            title=title or None,
+            title_justify="left",
+            title_style="bold",
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+        )
+        shown = list(rows)
+        for index, column in enumerate(columns):
+            widest = max((row[index].cell_len for row in shown), default=0)
             table.add_column(
                 column.title,
                 style=column.style or None,
                 justify="right" if column.right else "left",
+                # Only what may wrap gives way on a narrow terminal.
+                min_width=None if column.wrap else min(widest, NARROW_CHARACTERS_MAX),
                 no_wrap=not column.wrap,
                 overflow="fold" if column.wrap else "ellipsis",
             )
-        for row in rows:
+        for row in shown:
             table.add_row(*row)
         self.out.print(table)
+        self.out.print()
 
     def fail(self, error: CommandError) -> None:
         """Write an error, ending with the next command to try, to standard error."""

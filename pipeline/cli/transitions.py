@@ -25,7 +25,7 @@ def transitions(context: typer.Context) -> None:
                 }
             )
         return
-    columns = (Column("from"), Column("to"), Column("trigger"), Column("who"), Column("reason"), Column("event", "dim"))
+    columns = (Column("from"), Column("to"), Column("trigger"), Column("who"), Column("reason"))
     screen.table(
         columns,
         [
@@ -35,7 +35,6 @@ def transitions(context: typer.Context) -> None:
                 cell(row.trigger),
                 cell(who_may(row), "bold"),
                 cell("required" if row.needs_reason else ""),
-                cell(row.event_type.value),
             )
             for row in TRANSITIONS
         ],

@@ -158,11 +158,11 @@ class DynamoIncidentStore:
             for item in page["Items"]:
                 yield from_item(item)
 
-    async def _pages(self, operation: str, request: Mapping[str, Any]) -> AsyncIterator[Json]:
+    async def _pages(self, method: str, request: Mapping[str, Any]) -> AsyncIterator[Json]:
         """Yield every page. A page may be empty and yet have a next one."""
         start: Json = {}
         while True:
-            page = await self._call(operation, **request, **start)
+            page = await self._call(method, **request, **start)
             yield page
             if not page.get("LastEvaluatedKey"):
                 return
@@ -250,9 +250,10 @@ class DynamoIncidentStore:
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
-    async def _call(self, operation: str, **request: Any) -> Json:
+    async def _call(self, method: str, **request: Any) -> Json:
+        operation = method.title().replace("_", "")
         with translated(operation):
-            answer: Json = await getattr(self.client, operation)(**request, **self._capacity())
+            answer: Json = await getattr(self.client, method)(**request, **self._capacity())
         self._report(operation, answer)
         return answer
 
