@@ -61,6 +61,7 @@ class Telemetry:
             "duration_ms": round(report.duration_s * 1000, 3),
             "request_id": self.request_id,
         }
+        refused = False
         match report.outcome:
             case None:
                 pass
@@ -69,15 +70,17 @@ class Telemetry:
             case Replayed(receipt):
                 line |= {"outcome": "replayed", "incident_id": receipt.incident_id, "answer": receipt.result.answer}
                 self._count("IdempotencyHits")
+                refused = receipt.refusal() is not None
             case Refused(refusal):
                 line |= {"outcome": "refused", "code": refusal.code, "incident_id": refusal.incident_id}
                 line |= {"field": refusal.field, "principal": report.message.sender_id.partition(":")[0]}
                 self._count("Refused")
+                refused = True
                 if refusal.status == _AUTHORITY_STATUS:
                     self._count("AuthorityRefusals")
         if report.error is not None:
             line |= self._failed(report.error)
-        elif report.outcome is not None and line["outcome"] == "refused":
+        elif refused:
             self._count("RejectedMessages")
         level = self.log.error if report.error is not None else self.log.info
         level("message", extra=line)

@@ -96,6 +96,9 @@ def _check(record: StreamRecord) -> Document | FailedRecord:
         return _failure(record, UNREADABLE, record.error or "no image")
     document = record.document
     try:
+        told = (document["incidentId"], document["sequence"])
+        if told != (record.incident_id, record.sequence) or not isinstance(document["eventType"], str):
+            raise ValueError("the image is not the event its key names")
         intact = document["hash"] == event_hash(document)
         entry_of(document)
     except (KeyError, ValueError, TypeError, AttributeError) as error:

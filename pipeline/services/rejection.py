@@ -61,11 +61,11 @@ def origin(message: Message, registry: Registry) -> Received:
 def _first_sender(claimed: Mapping[str, Any]) -> Received:
     try:
         told = parse_document(str(claimed.get("stringValue", "")))
-        return Received(
-            sender_from_id(str(told["originalSenderId"])),
-            str(told["originalMessageId"]),
-            parse_time(str(told["originalSentAt"])),
-        )
+        sender_id, message_id = str(told["originalSenderId"]), str(told["originalMessageId"])
+        sender = Sender(ALARMS_PRINCIPAL) if sender_id == ALARMS_PRINCIPAL else sender_from_id(sender_id)
+        if not sender.principal.strip() or not message_id.strip():
+            raise ValueError("an empty id")
+        return Received(sender, message_id, parse_time(str(told["originalSentAt"])))
     except (KeyError, ValueError) as error:
         detail = f"The redriven message does not say whose it was ({type(error).__name__}: {error})."
         raise Rejected(Refusal(Code.INVALID_FIELD, detail, ATTRIBUTE)) from None

@@ -5,6 +5,7 @@ Receiving and deleting are the Lambda service's business.
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -50,7 +51,7 @@ class SqsRejectedQueue:
             await self.client.send_message(
                 QueueUrl=self.queue_url,
                 MessageBody=message.body,
-                MessageAttributes={ATTRIBUTE: {"DataType": "String", "StringValue": ascii_json(message.explanation)}},
+                MessageAttributes={ATTRIBUTE: {"DataType": "String", "StringValue": sayable_json(message.explanation)}},
             )
 
 
@@ -97,6 +98,19 @@ def _failure_document(failure: FailedRecord) -> dict[str, Any]:
     known = {"incidentId": failure.incident_id, "sequence": failure.sequence, "error": failure.error}
     document = known | {"detail": failure.detail[:DETAIL_CHARS_MAX]}
     return {name: value for name, value in document.items() if value is not None}
+
+
+# What SQS takes besides printable ASCII; the rest is written as JSON escapes.
+_UNSAYABLE: Final = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def sayable_json(document: Any) -> str:
+    """Return JSON that SQS takes and that grows text at most twofold, so that a copied message's attributes always fit.
+
+    (Escaped ASCII may grow sixfold, and a message that can't be copied to the rejected queue would come back for ever.)
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return _UNSAYABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def ascii_json(document: Any) -> str:

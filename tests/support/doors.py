@@ -82,7 +82,11 @@ class Doors:
     """Both queue doors on one store."""
 
     def __init__(
-        self, store: Any = None, registry: Registry | None = None, rejected: RejectedQueue | None = None, services: Any = None
+        self,
+        store: Any = None,
+        registry: Registry | None = None,
+        rejected: RejectedQueue | None = None,
+        services: Any = None,
     ) -> None:
         self.clock = VirtualClock()
         self.store = store if store is not None else CountedStore()

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -28,8 +29,8 @@ async def prepared() -> Doors:
 def batch_of(case: BadInput) -> tuple[Message, Message]:
     """Return the wrong message and its good neighbour; on the commands queue the neighbour stands behind it in its group."""
     make = message if case.queue == CANDIDATES else command_message
-    fields = {"sender_id": case.sender, "attributes": case.attributes}
-    return make(case.name, case.body, **fields), make(f"{case.name}-neighbour", case.neighbour)
+    bad = replace(make(case.name, case.body), sender_id=case.sender, attributes=case.attributes)
+    return bad, make(f"{case.name}-neighbour", case.neighbour)
 
 
 def check(doors: Doors, case: BadInput) -> None:

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.errors import Code
+from pipeline.domain.errors import Code, Conflict, Unavailable
 from pipeline.domain.receipts import Answer
 from pipeline.domain.transitions import State
 from pipeline.services.decision import Applied, Refused, Replayed, View
+from pipeline.services.ports import Commit, CommitResult
+from pipeline.stores.memory import MemoryStore
 from tests.support.audit import audit
 from tests.support.bodies import alarm_body, candidate_body, command_body, declare_body, text_of
 from tests.support.histories import INCIDENT_ID, OTHER_ID
@@ -324,3 +326,44 @@ def test_commands_on_one_incident_are_worked_on_in_order() -> None:
     world = World()
     works = [world.controller.read(text_of(body), world.received(OPERATOR)) for body in (MITIGATE, RESOLVE)]
     assert {work.order_key for work in works} == {INCIDENT_ID}
+
+
+# --- contention ------------------------------------------------------------------------------------------------------
+
+
+class ContendedStore(MemoryStore):
+    """A memory store in which the first `conflicts` commits meet somebody else's transaction."""
+
+    def __init__(self, conflicts: int) -> None:
+        super().__init__()
+        self.conflicts = conflicts
+
+    async def commit(self, commit: Commit) -> CommitResult:
+        if self.conflicts > 0:
+            self.conflicts -= 1
+            raise Conflict("another transaction holds the item")
+        return await super().commit(commit)
+
+
+async def test_a_conflict_is_decided_again() -> None:
+    world = World(ContendedStore(0))
+    await world.offer(candidate_body())
+    world.store.conflicts = 7  # type: ignore[attr-defined]
+    outcome = await world.order(MITIGATE)
+    assert isinstance(outcome, Applied)
+    assert outcome.attempts == 8
+    assert world.clock.elapsed_s > 0
+    audit(world.store)
+
+
+async def test_what_is_still_contended_at_the_deadline_is_unavailable_and_may_be_sent_again() -> None:
+    world = World(ContendedStore(0))
+    await world.offer(candidate_body())
+    world.store.conflicts = 10_000  # type: ignore[attr-defined]
+    work = world.controller.read(text_of(MITIGATE), world.received(OPERATOR, "m-1"))
+    with pytest.raises(Unavailable):
+        await world.controller.take(work, View(), world.clock.monotonic() + 20)
+    assert 18 < world.clock.elapsed_s <= 20
+    assert world.store.conflicts > 9_000  # type: ignore[attr-defined]
+    world.store.conflicts = 0  # type: ignore[attr-defined]
+    assert isinstance(await world.order(MITIGATE, message_id="m-1"), Applied)
