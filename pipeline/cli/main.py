@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import engine, reading, send, status, tail, transitions
+from pipeline.cli import engine, environment, reading, send, status, tail, transitions
 from pipeline.cli.command import commands
 from pipeline.cli.demo import demo
 from pipeline.cli.session import Invocation
@@ -84,6 +84,7 @@ app.command()(reading.timeline)
 app.add_typer(commands, name="command")
 app.command()(tail.tail)
 app.command()(transitions.transitions)
+app.command()(environment.environment)
 
 
 if __name__ == "__main__":

@@ -252,11 +252,21 @@ async def test_a_listing_ends_at_its_limit(world: World) -> None:
     assert await world.store.list_incidents(Listing(limit=0)) == ()
 
 
-async def test_a_listing_is_longer_than_one_batch_of_reads(world: World) -> None:
+async def test_a_listing_of_many_is_longer_than_one_batch_and_shorter_than_one_partition(world: World) -> None:
     for number in range(120):
         await apply(world.store, beginning(f"k{number}", dedup_key=f"d{number:03}", now=NOW + timedelta(seconds=number)))
-    found = await world.store.list_incidents(Listing(limit=110))
-    assert listed(found) == [f"d{number:03}" for number in reversed(range(10, 120))]
+    newest = [f"d{number:03}" for number in reversed(range(120))]
+    for limit in (1, 4, 110):
+        assert listed(await world.store.list_incidents(Listing(limit=limit))) == newest[:limit]
+        assert listed(await world.store.list_incidents(Listing(service="checkout", limit=limit))) == newest[:limit]
+
+
+async def test_a_listing_finds_the_one_match_behind_many_newer_incidents(world: World) -> None:
+    oldest = await apply(world.store, beginning("k", dedup_key="oldest"))
+    opened = await apply(world.store, moving(oldest, State.OPEN, "k-open"))
+    for number in range(40):
+        await apply(world.store, beginning(f"k{number}", dedup_key=f"d{number}", now=NOW + timedelta(seconds=1 + number)))
+    assert await world.store.list_incidents(Listing(state=State.OPEN, service="checkout", limit=1)) == (opened,)
 
 
 # --- races -----------------------------------------------------------------------------------------------------------

@@ -76,23 +76,24 @@ def test_a_number_is_refused_or_comes_back_from_any_notation(number: Decimal) ->
     assert abs(Decimal(kept) - number) <= abs(number) * Decimal("1e-16")
 
 
+def read_or_status(body: str | bytes) -> dict[str, Any] | int:
+    """Return the document in a body, or the status of its refusal; let anything else through."""
+    try:
+        return parse_document(body)
+    except Rejected as rejected:
+        return rejected.refusal.status
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused_and_nothing_else(text: str) -> None:
     for body in (text, text.encode("utf-8", "surrogatepass"), f'{{"a":{text}}}', json.dumps({"a": text})):
-        try:
-            document = parse_document(body)
-        except Rejected as rejected:
-            assert rejected.refusal.status == 400
-        else:
-            assert parse_document(canonical_bytes(document)) == document
+        found = read_or_status(body)
+        assert found == 400 or parse_document(canonical_bytes(found)) == found
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused_and_nothing_else(body: bytes) -> None:
-    try:
-        parse_document(body)
-    except Rejected as rejected:
-        assert rejected.refusal.status == 400
+    assert read_or_status(body) == 400 or body.strip()[:1] in (b"{", b"\xef")
 
 
 offsets = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))

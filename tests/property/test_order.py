@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.canonical import format_time
@@ -15,8 +15,6 @@ from tests.support.bodies import candidate_body, recorded_alarms
 from tests.support.clock import NOW
 from tests.support.registry import ALARMS, DETECTOR
 from tests.support.world import World, run
-
-HOUR = 3600
 
 
 def outline(store: MemoryStore, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -59,6 +57,7 @@ def observations(draw: st.DrawFn) -> list[dict[str, Any]]:
     return bodies
 
 
+@settings(max_examples=60)
 @given(observations(), st.data())
 def test_candidates_in_any_order_and_number_lead_to_the_same_incidents(bodies: list[Any], data: st.DataObject) -> None:
     twice = bodies + data.draw(st.lists(st.sampled_from(bodies), max_size=6))

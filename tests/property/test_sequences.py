@@ -1,5 +1,6 @@
 """Random sequences of candidates, commands, repetitions and clock jumps: the store is intact after every one of them."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -152,8 +153,6 @@ def test_a_view_kept_for_ever_changes_no_outcome(script: list[Any]) -> None:
 @settings(max_examples=60)
 @given(st.lists(st.lists(steps, max_size=8), min_size=2, max_size=4))
 def test_scripts_that_run_at_once_leave_an_intact_store(scripts: list[list[Any]]) -> None:
-    import asyncio
-
     async def at_once(world: World) -> None:
         async def one(number: int, script: list[Any]) -> None:
             for place, step in enumerate(script):

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from consumers.queue_door import QueueDoor, Service
+from consumers.queue_door import QueueDoor
+from consumers.settlement import Service
 from pipeline.runtime import shipped
 from pipeline.runtime.telemetry import Report
 from pipeline.services.controller import ControllerService

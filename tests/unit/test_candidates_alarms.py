@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[dict[str, Any], Code, str]] = {
         Code.UNKNOWN_TYPE,
         "detail-type",
     ),
-    "a detail-type that is no text": (alarm_body(**{"detail-type": ["x"]}), Code.UNKNOWN_TYPE, "detail-type"),
+    "a detail-type that is no text": (alarm_body() | {"detail-type": ["x"]}, Code.UNKNOWN_TYPE, "detail-type"),
     "no id": (alarm_body(id=...), Code.INVALID_FIELD, "id"),
     "an empty id": (alarm_body(id=""), Code.INVALID_FIELD, "id"),
     "a blank id": (alarm_body(id="  "), Code.INVALID_FIELD, "id"),

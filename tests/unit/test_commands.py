@@ -124,5 +124,5 @@ def test_attaching_no_evidence_is_refused() -> None:
 
 def test_a_link_has_one_of_two_relations() -> None:
     for relation in ("duplicate-of", "caused-by"):
-        assert command(command_body("link", INCIDENT_ID, relation=relation, target=OTHER_ID))
+        assert command(command_body("link", INCIDENT_ID, relation=relation, target=OTHER_ID)).type == "link"
     assert refusal(command_body("link", INCIDENT_ID, relation="related-to", target=OTHER_ID)).field == "relation"

@@ -28,10 +28,10 @@ from tests.support.histories import GATE, HUMAN, INCIDENT_ID, OTHER_ID, POLICIES
 PENDING, OPEN, MITIGATING, RESOLVED, CLOSED, CANCELLED, ARCHIVED = State
 BEFORE_THE_END = (PENDING, OPEN, MITIGATING)
 AFTER_THE_END = (RESOLVED, CLOSED, CANCELLED, ARCHIVED)
-EVIDENCE = {"evidence": [{"kind": "log", "ref": "logs/1"}]}
-LINK = {"relation": "duplicate-of", "target": OTHER_ID}
-WHY = {"reason": "because"}
-JUSTIFIED = {"authority": {"justification": "because"}}
+EVIDENCE: dict[str, Any] = {"evidence": [{"kind": "log", "ref": "logs/1"}]}
+LINK: dict[str, Any] = {"relation": "duplicate-of", "target": OTHER_ID}
+WHY: dict[str, Any] = {"reason": "because"}
+JUSTIFIED: dict[str, Any] = {"authority": {"justification": "because"}}
 
 
 def decide(given: Incident, kind: str, actor: Any = HUMAN, policies: Policies = POLICIES, **fields: Any) -> Any:

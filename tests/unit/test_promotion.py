@@ -52,7 +52,7 @@ def inputs(**fields: Any) -> GateInputs:
 ALL = ("authority", "severity", "confidence", "detections")
 HUMAN = AuthorityType.HUMAN
 BAD: dict[str, Any] = {"severity": Severity.SEV3, "confidence": Decimal("0.79"), "detections": 2}
-JUDGED = {
+JUDGED: dict[str, Any] = {
     "everything at its edge": ({}, (), Outcome.PROMOTE, None, "PPPP"),
     "above every edge": (
         {"confidence": Decimal(1), "detections": 9, "severity": Severity.SEV1},
