@@ -5,20 +5,22 @@ does not hold.
 """
 
 import time
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli import demo_steps as steps
 from pipeline.cli.engine import bring_up
 from pipeline.cli.reading import incidents_table, timeline_table
-from pipeline.cli.session import Invocation, Session, run, session_at
+from pipeline.cli.session import Invocation, Session, execute, guarded, session_at
 from pipeline.cli.subscription import Subscription, subscribe
 from pipeline.cli.target import Selection, Target
+from pipeline.cli.telling import short
 from pipeline.cli.terminal import DONE, FAILED, Column, CommandError, Screen, cell
 from pipeline.domain.canonical import Document
 from pipeline.local import engine as local
@@ -26,6 +28,7 @@ from pipeline.local.paths import PROJECT_ROOT
 
 STATE: Final = PROJECT_ROOT / ".opx" / "demo"
 WIDTH_OFF_TERMINAL: Final = 120
+HEADING_WIDTH: Final = 15
 HELD: Final = Text("✓", style="bold green")
 BROKEN: Final = Text("✗", style="bold red")
 
@@ -37,17 +40,36 @@ class Show:
         self.screen = screen
         self.number = 0
         self.broken: list[str] = []
+        self.gap = True
 
     def section(self, title: str, line: str) -> None:
         self.number += 1
-        self.screen.say(Text.assemble("\n", (f"{self.number}  {title:<12}", "bold cyan"), line))
+        if self.gap:
+            self.screen.say()
+        self._line(Text(f"{self.number}  {title}", style="bold cyan"), Text(line))
+        self.gap = True
 
     def promise(self, name: str, held: bool, line: str) -> None:
-        self.screen.say(Text.assemble(" " * 15, HELD if held else BROKEN, " ", cell(line, "" if held else "bold red")))
+        mark, style = (HELD, "") if held else (BROKEN, "bold red")
+        self._line(Text(), Text.assemble(mark, " ", cell(line, style)))
         if self.screen.as_json:
             self.screen.record({"promise": name, "held": held, "detail": line})
         if not held:
             self.broken.append(name)
+        self.gap = True
+
+    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
+        self.screen.table(columns, rows)
+        self.gap = False
+
+    def _line(self, heading: Text, line: Text) -> None:
+        if self.screen.as_json:
+            return
+        grid = Table.grid()
+        grid.add_column(width=HEADING_WIDTH)
+        grid.add_column()
+        grid.add_row(heading, line)
+        self.screen.out.print(grid)
 
 
 def demo(context: typer.Context) -> None:
@@ -56,7 +78,36 @@ def demo(context: typer.Context) -> None:
     screen = given.screen if given.json_asked else _for_people()
     invocation = replace(given, screen=screen, selection=Selection(state_dir=STATE))
     context.obj = invocation
-    run(context, _demo)
+    began = time.monotonic()
+    screen.say("opx demo: detectors → queue → decision → one transaction → stream → bus → a subscriber's queue", "bold")
+    screen.say("The real template.yaml, deployed into an AWS emulator on this machine. Nothing leaves it.", "dim")
+    with guarded(invocation):
+        # Outside of any event loop, so that Ctrl-C ends it at once; the engine's leash takes it along.
+        target, _ = bring_up(invocation, leash=True)
+        show = Show(screen)
+        try:
+            show.section("engine", f"{target.endpoint_url}, stack deployed by the SAM CLI, {time.monotonic() - began:.1f} s")
+            code = execute(_tell_story(show, target))
+        finally:
+            with screen.progress("stopping the engine"):
+                local.stop(STATE)
+        if code != DONE:
+            raise typer.Exit(code)
+        _end(show, time.monotonic() - began)
+
+
+def _end(show: Show, seconds: float) -> None:
+    """Say that every promise held, or raise naming those that did not."""
+    if show.broken:
+        log = STATE.relative_to(PROJECT_ROOT) / "engine.log"
+        raise CommandError(f"These promises did not hold: {', '.join(show.broken)}.", f"less {log}", FAILED)
+    words = f" ({seconds:.1f} s). Nothing is left running."
+    show.screen.say(Text.assemble("\n", ("Every promise held", "bold green"), words))
+    show.screen.next(
+        "opx up          # an engine of your own, which stays",
+        "opx send FILE   # your own candidates or CloudWatch alarms",
+        "opx tail        # what reaches the bus, live",
+    )
 
 
 def _for_people() -> Screen:
@@ -67,34 +118,7 @@ def _for_people() -> Screen:
     return replace(screen, out=Console(markup=False, emoji=False, highlight=False, width=WIDTH_OFF_TERMINAL))
 
 
-async def _demo(invocation: Invocation) -> int:
-    screen, began = invocation.screen, time.monotonic()
-    screen.say("opx demo: detectors → queue → decision → one transaction → stream → bus → a subscriber's queue", "bold")
-    screen.say("The real template.yaml, deployed into an AWS emulator on this machine. Nothing leaves it.", "dim")
-    show = Show(screen)
-    try:
-        target, _ = bring_up(invocation, leash=True)
-        show.section("engine", f"{target.endpoint_url}, stack deployed by the SAM CLI in {time.monotonic() - began:.1f} s")
-        await _tell_story(show, target)
-    finally:
-        with suppress(local.EngineError):
-            local.stop(STATE)
-    if show.broken:
-        raise CommandError(f"These promises did not hold: {', '.join(show.broken)}.", "opx up, then: opx send FILE", FAILED)
-    screen.say(
-        Text.assemble(
-            "\n", ("Every promise held", "bold green"), f" ({time.monotonic() - began:.1f} s). Nothing is left running."
-        )
-    )
-    screen.next(
-        "opx up          # an engine of your own, which stays",
-        "opx send FILE   # your own candidates or CloudWatch alarms",
-        "opx tail        # what reaches the bus, live",
-    )
-    return DONE
-
-
-async def _tell_story(show: Show, target: Target) -> None:
+async def _tell_story(show: Show, target: Target) -> int:
     async with (
         session_at(target, "dynamodb", "sqs", "events", "sts") as session,
         subscribe(session.clients, target.output("BusName"), target.prefix) as subscription,
@@ -107,6 +131,7 @@ async def _tell_story(show: Show, target: Target) -> None:
         _timeline(show, stored)
         await _subscriber(show, subscription, stored)
         _proof(show, stored)
+    return DONE
 
 
 async def _storm(show: Show, session: Session) -> steps.Storm:
@@ -141,7 +166,7 @@ async def _refusals(show: Show, session: Session, count: int) -> None:
     show.section("rejected", "kept for 14 days with their bodies intact, and with the reason beside them")
     columns = (Column("code", "red"), Column("message"), Column("reason", wrap=True))
     rows = [(cell(item.code), cell(steps.first_words(item.body)[:44]), cell(item.reason)) for item in rejections]
-    show.screen.table(columns, rows)
+    show.table(columns, rows)
     expected = {"malformed-json", "invalid-field", "unknown-field", "authority-not-granted", "key-reused"}
     found = {item.code for item in rejections}
     told = "two malformed, one naming its own principal, one claiming to be a person, one reusing a key: all refused by name"
@@ -149,7 +174,10 @@ async def _refusals(show: Show, session: Session, count: int) -> None:
 
 
 async def _walk(show: Show, session: Session) -> None:
-    show.section("commands", f"one incident (payments) from OPEN to CLOSED; its id follows from its key: {steps.WALKED}")
+    show.section(
+        "commands",
+        f"incident {short(steps.WALKED)} (payments) from OPEN to CLOSED; its id follows from service and key alone",
+    )
     tried = []
     for order in steps.walk():
         with show.screen.progress(order.what):
@@ -163,10 +191,11 @@ async def _walk(show: Show, session: Session) -> None:
         )
         for item in tried
     ]
-    show.screen.table((Column(""), Column("what"), Column("outcome"), Column("", wrap=True)), rows)
-    for item in tried:
-        if not item.as_expected:
-            show.promise(f"command: {item.attempt.what}", False, f"{item.outcome}: {item.detail}")
+    show.table((Column(""), Column("what"), Column("outcome"), Column("", wrap=True)), rows)
+    surprising = [item.attempt.what for item in tried if not item.as_expected]
+    refused = sum(item.attempt.refused_as is not None for item in tried)
+    told = f"{len(tried) - refused} commands took effect, {refused} were refused: the state machine and its authority hold"
+    show.promise("commands", not surprising, told if not surprising else f"not as expected: {', '.join(surprising)}")
     if show.screen.as_json:
         for item in tried:
             show.screen.record({"command": item.attempt.document, "outcome": item.outcome, "asExpected": item.as_expected})
@@ -180,11 +209,13 @@ def _incidents(show: Show, stored: steps.Stored) -> None:
         for incident in stored.incidents:
             show.screen.record(incident.to_document())
     incidents_table(show.screen, stored.incidents)
+    show.gap = False
 
 
 def _timeline(show: Show, stored: steps.Stored) -> None:
     show.section("timeline", "the walked incident, event by event, as stored")
     timeline_table(show.screen, list(stored.histories.get(steps.WALKED, ())), collapse=True)
+    show.gap = False
 
 
 async def _subscriber(show: Show, subscription: Subscription, stored: steps.Stored) -> None:

@@ -63,7 +63,9 @@ def send(
         str | None, typer.Argument(help="A JSON-lines file, or - for standard input.", show_default=False)
     ] = None,
     json_body: Annotated[str | None, typer.Option("--json-body", help="One message, instead of a file.")] = None,
-    queue: Annotated[Queue, typer.Option(help="Where to send it.", case_sensitive=False)] = Queue.CANDIDATES,
+    queue: Annotated[
+        Queue, typer.Option(help="Where to send it; on AWS, alarms takes from its rule alone.", case_sensitive=False)
+    ] = Queue.CANDIDATES,
     rebase: Annotated[
         bool,
         typer.Option("--rebase-to-now", help="Move all times of an old recording by whole days, into the last 24 hours."),
@@ -151,15 +153,19 @@ async def _send(invocation: Invocation, source: BinaryIO, order: Order) -> int:
         try:
             with screen.progress(f"sending to {order.queue}", recording.count) as meter:
                 sent = await send_recording(recording, order, outbox, start, checkpoint, meter)
-        except (Unavailable, asyncio.CancelledError, KeyboardInterrupt) as error:
-            raise _broken_off(error, checkpoint, recording) from error
+        except Unavailable as error:
+            raise _broken_off(error, start, checkpoint, recording) from error
+        except asyncio.CancelledError:
+            done = (checkpoint.read() or start).position
+            screen.say(f"Interrupted after {done} of {recording.count}; the same command goes on from there.", "dim")
+            raise
     return _report(invocation, recording, start, sent, time.monotonic() - began, order)
 
 
-def _broken_off(error: BaseException, checkpoint: Checkpoint, recording: Recording) -> BaseException:
-    if not isinstance(error, Unavailable):
+def _broken_off(error: Unavailable, start: Progress, checkpoint: Checkpoint, recording: Recording) -> Exception:
+    done = (checkpoint.read() or start).position
+    if done == start.position:
         return error
-    done = (checkpoint.read() or Progress()).position
     again = "the same command again: it goes on behind the last acknowledged message"
     return CommandError(f"Broken off after {done} of {recording.count} messages: {error}", again)
 

@@ -16,7 +16,7 @@ import typer
 
 from pipeline.cli.connection import open_at
 from pipeline.cli.target import Selection, Target, resolve
-from pipeline.cli.terminal import DONE, FAILED, INTERRUPTED, REFUSED, TERMINATED, CommandError, Screen
+from pipeline.cli.terminal import DONE, INTERRUPTED, REFUSED, TERMINATED, CommandError, Screen
 from pipeline.domain.errors import Corrupt, Rejected, Unavailable
 from pipeline.local.engine import EngineError
 from pipeline.runtime.clock import SystemClock
@@ -73,10 +73,11 @@ def run(context: typer.Context, work: Callable[[Invocation], Coroutine[Any, Any,
     """Run a command to its exit code."""
     invocation: Invocation = context.obj
     with guarded(invocation):
-        raise typer.Exit(_run(work(invocation)))
+        raise typer.Exit(execute(work(invocation)))
 
 
-def _run(work: Coroutine[Any, Any, int]) -> int:
+def execute(work: Coroutine[Any, Any, int]) -> int:
+    """Run a command's work on a loop of its own; Ctrl-C and SIGTERM let it clean up first. Returns its exit code."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         tasks: list[asyncio.Task[int]] = []
@@ -120,8 +121,8 @@ def explain(error: Exception, invocation: Invocation) -> CommandError:
             return CommandError(error.refusal.sentence(), f"{invocation.opx} --help", REFUSED)
         case EngineError():
             # Its text ends with what to do next.
-            message, _, then = str(error).rpartition("Next: ")
-            return CommandError(message.strip() or then, then)
+            message, separator, then = str(error).rpartition("Next: ")
+            return CommandError(message.strip(), then) if separator else CommandError(str(error), "opx up")
         case Corrupt():
             return CommandError(f"The store contradicts itself: {error}", f"{invocation.opx} status")
         case _:
@@ -136,6 +137,3 @@ def _after_unavailable(text: str, invocation: Invocation) -> str:
     if any(sign in text for sign in ("AccessDenied", "Credential", "Token", "Profile", "Unauthorized", "not authorized")):
         return f"aws sts get-caller-identity{profile}"
     return f"{invocation.opx} status"
-
-
-__all__ = ["ALL", "FAILED", "Invocation", "Session", "explain", "guarded", "open_session", "run", "session_at"]

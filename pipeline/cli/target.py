@@ -55,8 +55,9 @@ class Target:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Return what tells this target from every other one, for as long as it exists."""
-        return (self.name, self.region, self.profile or "", self.output("EventsTableName"), self.state_dir.as_posix())
+        """Return what tells this target from every other one, also from one of the same name that came before it."""
+        # A stream's ARN holds the moment its table was made.
+        return (self.name, self.region, self.profile or "", self.output("EventsStreamArn"), self.state_dir.as_posix())
 
     @property
     def prefix(self) -> str:

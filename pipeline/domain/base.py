@@ -126,7 +126,9 @@ Note = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterVal
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_meaningful)]
 DedupKey = Annotated[str, StringConstraints(min_length=1), AfterValidator(_one_line), _at_most_bytes(512)]
 Reference = Annotated[str, StringConstraints(min_length=1), AfterValidator(_one_line), _at_most_bytes(512)]
-Href = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_one_line)]
+Remark = Annotated[str, StringConstraints(max_length=512), AfterValidator(_free_text)]
+# Tools turn links into something to click: only what a browser may safely follow.
+Href = Annotated[str, StringConstraints(pattern=r"^https?://", max_length=2048), AfterValidator(_one_line)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 IdempotencyKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 Uuid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]

@@ -25,6 +25,7 @@ from pipeline.domain.events import (
     REPORTS_TROUBLE,
     STEPS,
     Attachment,
+    Comment,
     Creation,
     EvidenceAttached,
     IncidentCancelled,
@@ -35,7 +36,7 @@ from pipeline.domain.events import (
     NoteAdded,
     PromotionDecided,
     Relationship,
-    Remark,
+    Report,
     SeverityChanged,
     SeverityShift,
     Step,
@@ -155,8 +156,24 @@ def _begin(candidate: Candidate, predecessor: Incident | None, actor: AuthorityC
 
 
 def _attach(holder: Incident, candidate: Candidate, actor: AuthorityContext) -> Change:
-    attachment = Attachment(**_summary(holder), observation=candidate.observation, evidence=candidate.evidence or None)
+    attachment = Attachment(
+        **_summary(holder),
+        observation=candidate.observation,
+        evidence=candidate.evidence or None,
+        report=_report(holder, candidate),
+    )
     return Change(EvidenceAttached(metadata=attachment), actor, holder.state)
+
+
+def _report(holder: Incident, candidate: Candidate) -> Report | None:
+    said = Report(
+        severity=candidate.severity if candidate.severity is not holder.severity else None,
+        title=candidate.title if candidate.title != holder.title else None,
+        description=candidate.description if candidate.description not in ("", holder.description) else None,
+        links=candidate.links if candidate.links and candidate.links != holder.metadata.links else None,
+        tags=candidate.tags if candidate.tags and candidate.tags != holder.metadata.tags else None,
+    )
+    return said if said.model_dump(exclude_none=True) else None
 
 
 def _join(
@@ -226,6 +243,9 @@ def decide_command(command: OnIncident, incident: Incident, actor: AuthorityCont
             Code.VERSION_STALE,
             f"controlVersion is {incident.control_version}, not {command.expected_version}.",
         )
+    if isinstance(command, AttachEvidence | AddNote | LinkIncident):
+        # These facts have no place for a reason of their own; it stands beside who gave it.
+        actor = _justified(actor, command.reason)
     match command:
         case ChangeState():
             return _change_state(command, incident, actor)
@@ -235,8 +255,8 @@ def decide_command(command: OnIncident, incident: Incident, actor: AuthorityCont
         case ChangeSeverity():
             return _change_severity(command, incident, actor)
         case AddNote():
-            remark = Remark(**_summary(incident), note=command.note)
-            return Accepted((Change(NoteAdded(metadata=remark), actor, incident.state),))
+            comment = Comment(**_summary(incident), note=command.note)
+            return Accepted((Change(NoteAdded(metadata=comment), actor, incident.state),))
         case RequestPromotion():
             return _request_promotion(command, incident, actor, policies)
         case Dismiss():

@@ -23,6 +23,7 @@ from pipeline.domain.base import (
     Note,
     Reason,
     Reference,
+    Remark,
     Sequence,
     Service,
     Share,
@@ -41,7 +42,7 @@ class Evidence(Model):
     kind: Slug
     ref: Reference
     observed_at: Time | None = None
-    note: Annotated[str, Field(max_length=512)] | None = None
+    note: Remark | None = None
 
 
 class Link(Model):
@@ -109,9 +110,20 @@ class Step(Summary):
     reason: Reason | None = None
 
 
+class Report(Model):
+    """What a joining candidate said that the incident does not say already; kept for whoever asks later, moves nothing."""
+
+    severity: LaxSeverity | None = None
+    title: Title | None = None
+    description: Description | None = None
+    links: Links | None = None
+    tags: Data | None = None
+
+
 class Attachment(Summary):
     observation: Observation | None = None
     evidence: EvidenceItems | None = None
+    report: Report | None = None
 
 
 class SeverityShift(Summary):
@@ -119,7 +131,7 @@ class SeverityShift(Summary):
     reason: Reason | None = None
 
 
-class Remark(Summary):
+class Comment(Summary):
     note: Note
 
 
@@ -180,7 +192,7 @@ class SeverityChanged(Model):
 
 class NoteAdded(Model):
     event_type: Literal[EventType.NOTE_ADDED] = EventType.NOTE_ADDED
-    metadata: Remark
+    metadata: Comment
 
 
 class IncidentLinked(Model):

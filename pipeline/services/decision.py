@@ -28,7 +28,8 @@ from pipeline.services.ports import (
     VersionMoved,
 )
 
-RETRY_WAIT = wait_random_exponential(multiplier=0.02, max=1.0)
+# A moved row comes back with the refusal: there is nothing to wait for but the others, so waits are short and capped low.
+RETRY_WAIT = wait_random_exponential(multiplier=0.01, max=0.2)
 
 
 @dataclass(frozen=True, slots=True)

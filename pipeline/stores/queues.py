@@ -100,8 +100,8 @@ def _failure_document(failure: FailedRecord) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
 
 
-# What SQS takes besides printable ASCII; the rest is written as JSON escapes.
-_UNSAYABLE: Final = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# All but what SQS takes, which is written as JSON escapes.
+_UNSAYABLE: Final = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def sayable_json(document: Any) -> str:

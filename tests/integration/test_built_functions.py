@@ -1,4 +1,4 @@
-"""Each function out of the built artifact, run by AWS's own runtime with the events of tests/events against the local engine.
+"""Each function out of the built artifact, run by AWS's runtime with the events of tests/events on the local engine.
 
 The runtime is the Lambda Runtime Interface Emulator of the SAM CLI with awslambdaric; no Docker. The interpreter sees the
 artifact and the runtime's client, nothing else of this project's environment: what is missing in the artifact fails here.
@@ -41,7 +41,7 @@ pytestmark = [
 
 EVENTS = PROJECT_ROOT / "tests" / "events"
 MACHINE = "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x86_64"
-(EMULATOR,) = SAM.parents[1].glob(f"lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{MACHINE}")
+EMULATOR = f"lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{MACHINE}"
 RUNTIME_CLIENT = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py")
 INVOKE = "2015-03-31/functions/function/invocations"
 WITHIN_S = 30.0
@@ -72,12 +72,16 @@ class Slot:
     log: Path
 
     def invoke(self, event: Any) -> Any:
-        """Return the function's answer; one invocation at a time, as Lambda does."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{INVOKE}", json.dumps(event).encode())
-        with urllib.request.urlopen(request, timeout=WITHIN_S) as response:
-            answer = json.loads(response.read() or "null")
+        """Return the function's answer, which must be no error."""
+        answer = self.answer(event)
         assert "errorType" not in (answer or {}), f"{answer}\n{self.log.read_text(encoding='utf-8')}"
         return answer
+
+    def answer(self, event: Any) -> Any:
+        """Invoke once and return what Lambda would see; one invocation at a time, as Lambda does."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{INVOKE}", json.dumps(event).encode())
+        with urllib.request.urlopen(request, timeout=WITHIN_S) as response:
+            return json.loads(response.read() or "null")
 
     def interpreters(self) -> list[int]:
         return sorted(processes.descendants(self.process.pid))
@@ -133,12 +137,14 @@ def environment_of(stack: Stack, output: str, built: Path, runtime: Path) -> tup
 
 
 @contextmanager
-def running(stack: Stack, output: str, built: Path, runtime: Path) -> Iterator[Slot]:
+def running(stack: Stack, output: str, built: Path, runtime: Path, **changes: str) -> Iterator[Slot]:
     """Run one function's execution environment; it and all it started are gone afterwards."""
     environment, handler = environment_of(stack, output, built, runtime)
+    environment |= changes
     port, api = free_ports()
     log = runtime.parent / f"{output}.log"
-    command = [str(EMULATOR), "--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
+    (emulator,) = SAM.parents[1].glob(EMULATOR)
+    command = [str(emulator), "--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
     command += ["--runtime-api-address", f"127.0.0.1:{api}", "--log-level", "error"]
     # -S: no site-packages of this environment.
     command += [sys.executable, "-S", "-m", "awslambdaric", handler]
@@ -197,7 +203,7 @@ def answer_to(stack: Stack, principal: str, kind: str, key: str) -> Any:
     return from_item(receipt["Item"])["result"]["answer"] if "Item" in receipt else None
 
 
-SETTLED = {"batchItemFailures": []}
+SETTLED: dict[str, list[Any]] = {"batchItemFailures": []}
 
 
 def test_candidates_function_makes_an_incident_and_stays_warm(stack: Stack, built: Path, runtime: Path) -> None:
@@ -252,21 +258,22 @@ def test_commands_function_moves_one_and_rejects_the_other(stack: Stack, built: 
 def test_fanout_function_publishes_the_stored_event(stack: Stack, built: Path, runtime: Path) -> None:
     given = event("fanout")
     documents = [from_item(record["dynamodb"]["NewImage"]) for record in given["Records"]]
-    details = [canonical_bytes(document).decode() for document in documents]
+    expected = [resorted(canonical_bytes(document)) for document in documents]
+
+    def ours(message: dict[str, Any]) -> bool:
+        return resorted(json.dumps(json.loads(message["Body"])["detail"])) in expected
+
     with subscriber(stack) as queue, running(stack, "FanoutFunctionName", built, runtime) as slot:
         assert slot.invoke(given) is None
         assert slot.invoke(given) is None
-        received = Stack(stack.engine, {"Subscriber": queue}).take(
-            "Subscriber", lambda message: json.dumps(documents[0]["hash"])[1:-1] in message["Body"] or True, 4, WITHIN_S
-        )
+        received = Stack(stack.engine, {"Subscriber": queue}).take("Subscriber", ours, 2 * len(documents), WITHIN_S)
         assert_logged(slot, "published")
     published = [json.loads(message["Body"]) for message in received]
-    ours = [one for one in published if json.dumps(one["detail"], sort_keys=True) in {resorted(text) for text in details}]
-    assert sorted(one["detail-type"] for one in ours) == sorted(document["eventType"] for document in documents * 2)
-    assert {one["source"] for one in ours} == {"opx.incidents"}
+    assert sorted(one["detail-type"] for one in published) == sorted(document["eventType"] for document in documents * 2)
+    assert {one["source"] for one in published} == {"opx.incidents"}
 
 
-def resorted(text: str) -> str:
+def resorted(text: str | bytes) -> str:
     return json.dumps(json.loads(text), sort_keys=True)
 
 
@@ -292,6 +299,24 @@ def assert_logged(slot: Slot, *outcomes: str) -> None:
     lines = [line for line in slot.log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
     said = {json.loads(line).get("outcome") for line in lines}
     assert said.issuperset(outcomes), said
+
+
+def test_functions_that_reach_nothing_keep_every_message(stack: Stack, built: Path, runtime: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_ports()[0]}"
+    given = event("candidates")
+    with running(stack, "CandidatesFunctionName", built, runtime, AWS_ENDPOINT_URL=nowhere) as slot:
+        failed = [{"itemIdentifier": given["Records"][0]["messageId"]}]
+        assert slot.invoke(given) == {"batchItemFailures": failed}
+        assert_logged(slot, "failed")
+
+
+def test_fanout_function_raises_while_the_bus_is_down(stack: Stack, built: Path, runtime: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_ports()[0]}"
+    with running(stack, "FanoutFunctionName", built, runtime, AWS_ENDPOINT_URL=nowhere) as slot:
+        answer = slot.answer(event("fanout"))
+        assert answer["errorType"] == "Unavailable", answer
+        assert "PutEvents" in answer["errorMessage"]
+        assert_logged(slot, "failed")
 
 
 def test_artifact_holds_only_what_runs(built: Path) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import pytest
@@ -57,13 +58,18 @@ def observations(draw: st.DrawFn) -> list[dict[str, Any]]:
     return bodies
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(observations(), st.data())
 def test_candidates_in_any_order_and_number_lead_to_the_same_incidents(bodies: list[Any], data: st.DataObject) -> None:
     twice = bodies + data.draw(st.lists(st.sampled_from(bodies), max_size=6))
     shuffled = data.draw(st.permutations(twice))
     expected = outline(run(deliver(bodies, DETECTOR)))
     assert outline(run(deliver(shuffled, DETECTOR))) == expected
+
+
+@cache
+def in_order() -> MemoryStore:
+    return run(deliver(list(recorded_alarms()), ALARMS))
 
 
 def by_hour(lines: list[str], seed: int) -> list[str]:
@@ -73,7 +79,7 @@ def by_hour(lines: list[str], seed: int) -> list[str]:
     return [line for _, line in sorted(keyed)] + chance.sample(lines, 40)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("within", ["the hour", "all of it", "nothing"])
 def test_recorded_alarms_shuffled_or_sent_twice_give_the_same_eight_incidents(seed: int, within: str) -> None:
     lines = recorded_alarms()
@@ -82,6 +88,6 @@ def test_recorded_alarms_shuffled_or_sent_twice_give_the_same_eight_incidents(se
     sent = {"the hour": by_hour(lines, seed), "all of it": shuffled, "nothing": lines + lines}[within]
     # A recovery that arrives before its firing finds nothing open: only firings must be there in any order.
     notices = frozenset() if within == "nothing" else frozenset({"OK", "INSUFFICIENT_DATA"})
-    expected = outline(run(deliver(lines, ALARMS)), without=notices)
+    expected = outline(in_order(), without=notices)
     assert len(expected) == 8
     assert outline(run(deliver(sent, ALARMS)), without=notices) == expected

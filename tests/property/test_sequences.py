@@ -139,7 +139,7 @@ def test_whatever_happens_the_history_folds_into_the_row(script: list[Any]) -> N
     audit(world.store)
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(st.lists(steps, max_size=25))
 def test_a_view_kept_for_ever_changes_no_outcome(script: list[Any]) -> None:
     fresh, kept = World(), World()
@@ -150,7 +150,7 @@ def test_a_view_kept_for_ever_changes_no_outcome(script: list[Any]) -> None:
     assert fresh.store.receipts == kept.store.receipts
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(st.lists(st.lists(steps, max_size=8), min_size=2, max_size=4))
 def test_scripts_that_run_at_once_leave_an_intact_store(scripts: list[list[Any]]) -> None:
     async def at_once(world: World) -> None:

@@ -87,6 +87,7 @@ class Doors:
         registry: Registry | None = None,
         rejected: RejectedQueue | None = None,
         services: Any = None,
+        report: Callable[[Report], None] = lambda report: None,
     ) -> None:
         self.clock = VirtualClock()
         self.store = store if store is not None else CountedStore()
@@ -98,7 +99,12 @@ class Doors:
         wrap = services or (lambda service: service)
         intake = wrap(IntakeService(loop, policies, self.registry))
         controller = wrap(ControllerService(loop, policies, self.registry))
-        end, note = rejected or self.rejected, self.reports.append
+        end = rejected or self.rejected
+
+        def note(told: Report) -> None:
+            self.reports.append(told)
+            report(told)
+
         self.candidates = QueueDoor(intake, end, self.visibility, self.registry, self.clock, note, ordered=False)
         self.commands = QueueDoor(controller, end, self.visibility, self.registry, self.clock, note, ordered=True)
 

@@ -15,6 +15,7 @@ from pipeline.domain.canonical import parse_document
 from pipeline.domain.envelope import Change, IncidentEvent
 from pipeline.domain.events import (
     Attachment,
+    Comment,
     Creation,
     Evidence,
     EvidenceAttached,
@@ -34,7 +35,6 @@ from pipeline.domain.events import (
     PromotionDecided,
     Relation,
     Relationship,
-    Remark,
     SeverityChanged,
     SeverityShift,
     Step,
@@ -209,7 +209,7 @@ def _with_reason(step: Change, reason: str) -> Change:
 
 
 def _remark() -> Change:
-    return Change(NoteAdded(metadata=Remark(**_RAISED, note="Paged the database team.")), HUMAN, State.MITIGATING)
+    return Change(NoteAdded(metadata=Comment(**_RAISED, note="Paged the database team.")), HUMAN, State.MITIGATING)
 
 
 def _relationship() -> Change:

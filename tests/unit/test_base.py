@@ -25,7 +25,11 @@ LIMITS: dict[str, tuple[Any, list[str], list[str]]] = {
     "reason": (base.Reason, ["a", "a" * 2048, "a\nb"], ["", "\t", "a" * 2049, "a\x00"]),
     "dedupKey": (base.DedupKey, ["a", "a" * 512, "é" * 256, "😀" * 128], ["", "a" * 513, "é" * 257, "😀" * 129, " ", "a\n"]),
     "reference": (base.Reference, ["a" * 512], ["", "a" * 513, "é" * 257, "a\nb"]),
-    "href": (base.Href, ["a" * 2048], ["", "a" * 2049, "a\nb"]),
+    "href": (
+        base.Href,
+        ["https://" + "a" * 2040, "http://x"],
+        ["", "https://" + "a" * 2041, "https://a\nb", "javascript:alert(1)"],
+    ),
     "slug": (base.Slug, ["a", "A1._-", "a" * 64], ["", "-a", ".a", "a" * 65, "a b", "é", "a\n", "a:b"]),
     "idempotencyKey": (
         base.IdempotencyKey,

@@ -126,10 +126,14 @@ EDGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"evidence": [{"kind": "log", "ref": "r", "note": "n" * 513}]},
         "evidence.0.note",
     ),
-    "links": ({"links": [{"rel": "r", "href": "h"}] * 20}, {"links": [{"rel": "r", "href": "h"}] * 21}, "links"),
+    "links": (
+        {"links": [{"rel": "r", "href": "https://h"}] * 20},
+        {"links": [{"rel": "r", "href": "https://h"}] * 21},
+        "links",
+    ),
     "link": (
-        {"links": [{"rel": "r", "href": "h" * 2048}]},
-        {"links": [{"rel": "r", "href": "h" * 2049}]},
+        {"links": [{"rel": "r", "href": "https://" + "h" * 2040}]},
+        {"links": [{"rel": "r", "href": "https://" + "h" * 2041}]},
         "links.0.href",
     ),
     "metadata": ({"metadata": {"a": "x" * 4088}}, {"metadata": {"a": "x" * 4089}}, "metadata"),

@@ -16,6 +16,7 @@ from pipeline.domain.events import (
     Link,
     ObservationKind,
     PromotionDecided,
+    Report,
     SeverityChanged,
 )
 from pipeline.domain.incidents import Incident, advance
@@ -110,7 +111,7 @@ def test_a_key_with_an_incident(state: State, kind: ObservationKind, fields: Any
 
 
 def test_a_creation_carries_all_that_rebuilds_incident_and_pointer() -> None:
-    links, evidence = (Link(rel="runbook", href="h"),), (Evidence(kind="log", ref="r"),)
+    links, evidence = (Link(rel="runbook", href="https://h"),), (Evidence(kind="log", ref="r"),)
     decision = decide(None, links=links, evidence=evidence, tags={"a": 1}, description="d", detections=4)
     created, opened = decision.changes
     assert isinstance(created.fact, IncidentCreated)
@@ -210,6 +211,13 @@ def test_a_programs_declaration_does_not_keep_later_alarms_of_the_key_from_openi
     assert types(decide(holder, severity=SEV1)) == f"{E} {S} {UP}"
 
 
+def test_a_persons_candidate_waives_nothing_as_long_as_no_promotion_is_requested() -> None:
+    for given in (None, incident_in(State.PENDING)):
+        judged = decide(given, actor=HUMAN, confidence=Decimal("0.1")).changes[-1].fact
+        assert isinstance(judged, PromotionDecided)
+        assert not judged.metadata.decision.inputs.requested_by_human
+
+
 def test_a_policy_that_is_gone_refuses_and_leaves_everything_as_it_was() -> None:
     refusal = decide(incident_in(State.OPEN), policy_id="gone")
     assert isinstance(refusal, Refusal)
@@ -224,3 +232,22 @@ def test_a_holder_whose_end_is_not_known_does_not_swallow_candidates() -> None:
     resolved = incident_in(State.RESOLVED)
     nameless = resolved.model_copy(update={"metadata": resolved.metadata.model_copy(update={"resolution": None})})
     assert types(decide(nameless, observed_at=NOW - WEEK)) == BEGIN_2
+
+
+def test_a_joining_candidate_keeps_its_own_words_where_they_differ() -> None:
+    holder = incident_in(State.OPEN)
+    own = {
+        "severity": SEV4,
+        "title": "another view of it",
+        "description": "seen from the edge",
+        "links": (Link(rel="dashboard", href="https://example.com/edge"),),
+        "tags": {"region": "eu"},
+    }
+    fact = decide(holder, FIRING, **own).changes[0].fact
+    assert isinstance(fact, EvidenceAttached)
+    assert fact.metadata.report == Report(**own)
+    assert (fact.metadata.severity, fact.metadata.title) == (holder.severity, holder.title), "the summary is the incident's"
+    same = {"severity": holder.severity, "title": holder.title, "description": "", "links": (), "tags": None}
+    silent = decide(holder, FIRING, **same).changes[0].fact
+    assert isinstance(silent, EvidenceAttached)
+    assert silent.metadata.report is None

@@ -146,6 +146,15 @@ def test_reasons_and_justifications_are_stored_where_they_were_decided() -> None
     assert (shift.fact.metadata.previous_severity, shift.fact.metadata.reason) == (Severity.SEV2, "because")
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("add-note", {"note": "n"}), ("attach-evidence", {"evidence": [{"kind": "log", "ref": "r"}]}), ("link", LINK)],
+)
+def test_a_reason_given_with_a_fact_that_has_no_place_for_it_stands_beside_its_giver(kind: str, fields: Any) -> None:
+    (change,) = decide(incident_in(OPEN), kind, **fields, **WHY).changes
+    assert change.actor == HUMAN.model_copy(update={"justification": "because"})
+
+
 def test_a_requested_promotion_waives_what_the_policy_lets_a_person_waive() -> None:
     (opened,) = decide(incident_in(PENDING, severity=Severity.SEV4), "request-promotion", **WHY).changes
     assert isinstance(opened.fact, IncidentOpened)

@@ -238,6 +238,17 @@ async def test_a_view_that_is_behind_costs_a_round_and_nothing_else() -> None:
     audit(world.store)
 
 
+async def test_a_view_holds_the_newest_occurrence_of_a_key_whatever_it_sees_last() -> None:
+    world, view = World(), View()
+    first = applied(await world.offer(candidate_body(observedAt=at())))
+    await world.walk(INCIDENT_ID, "MITIGATING", "RESOLVED")
+    second = applied(await world.offer(candidate_body(observedAt=at(seconds=1))))
+    for seen in (second, first):
+        view.keep(seen)
+    assert view.holder("checkout", "checkout-5xx") == second
+    assert view.by_id[INCIDENT_ID] == first
+
+
 @pytest.mark.parametrize("view", [None, "shared"])
 async def test_intake_calls_that_run_at_once_make_one_incident(view: str | None) -> None:
     world = World(InterleavedStore())

@@ -1,0 +1,96 @@
+"""A function's environment is complete or the function does not start, and says which variables are missing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.runtime.settings import CandidatesSettings, CommandsSettings, FanoutSettings
+
+TEMPLATE = Path(__file__).parents[2] / "template.yaml"
+TABLES = ("OPX_STAGE", "OPX_INCIDENTS_TABLE", "OPX_EVENTS_TABLE", "OPX_IDEMPOTENCY_TABLE", "OPX_REJECTED_QUEUE_URL")
+NEEDED: dict[Any, tuple[str, ...]] = {
+    CandidatesSettings: (*TABLES, "OPX_CANDIDATES_QUEUE_URL", "OPX_ALARMS_QUEUE_URL", "OPX_ALARMS_QUEUE_ARN"),
+    CommandsSettings: (*TABLES, "OPX_COMMANDS_QUEUE_URL"),
+    FanoutSettings: ("OPX_STAGE", "OPX_BUS_NAME", "OPX_FANOUT_FAILURES_QUEUE_URL"),
+}
+FUNCTIONS = {
+    CandidatesSettings: "CandidatesFunction",
+    CommandsSettings: "CommandsFunction",
+    FanoutSettings: "FanoutFunction",
+}
+
+
+def complete(model: Any) -> dict[str, str]:
+    return {name: name.lower() for name in NEEDED[model]}
+
+
+EACH = [pytest.param(model, name, id=f"{model.__name__}-{name}") for model, names in NEEDED.items() for name in names]
+
+
+@pytest.mark.parametrize("model", NEEDED, ids=lambda model: model.__name__)
+def test_a_complete_environment_is_read(model: Any) -> None:
+    settings = model.read(complete(model) | {"PATH": "/bin", "OPX_SOMETHING_ELSE": "x"})
+    read = settings.model_dump()
+    assert {f"OPX_{name.upper()}" for name in read} >= set(NEEDED[model])
+    assert all(read[name.removeprefix("OPX_").lower()] == name.lower() for name in NEEDED[model])
+
+
+@pytest.mark.parametrize(("model", "name"), EACH)
+def test_a_missing_variable_is_named(model: Any, name: str) -> None:
+    environment = complete(model)
+    del environment[name]
+    with pytest.raises(RuntimeError, match=rf"{name} \(Field required\)") as told:
+        model.read(environment)
+    assert [other for other in NEEDED[model] if other in str(told.value)] == [name], "and no other"
+
+
+@pytest.mark.parametrize("model", NEEDED, ids=lambda model: model.__name__)
+def test_all_missing_variables_are_named_at_once(model: Any) -> None:
+    with pytest.raises(RuntimeError) as told:
+        model.read({})
+    assert [name for name in NEEDED[model] if name not in str(told.value)] == []
+
+
+def test_nothing_of_the_environment_stands_in_the_error() -> None:
+    with pytest.raises(RuntimeError) as told:
+        FanoutSettings.read({"OPX_STAGE": "a-value", "OPX_SECRET": "another"})
+    assert "a-value" not in str(told.value)
+    assert told.value.__cause__ is None
+    assert told.value.__suppress_context__
+
+
+def test_without_a_redrive_role_nobody_is_one() -> None:
+    assert CommandsSettings.read(complete(CommandsSettings)).redrive_role_id == ""
+    given = complete(CommandsSettings) | {"OPX_REDRIVE_ROLE_ID": "AROAREDRIVE"}
+    assert CommandsSettings.read(given).redrive_role_id == "AROAREDRIVE"
+
+
+def test_the_environment_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in complete(FanoutSettings).items():
+        monkeypatch.setenv(name, value)
+    assert FanoutSettings.read().bus_name == "opx_bus_name"
+
+
+def test_settings_never_change() -> None:
+    settings: Any = FanoutSettings.read(complete(FanoutSettings))
+    with pytest.raises(ValueError, match="frozen"):
+        settings.stage = "prod"
+
+
+class Template(yaml.SafeLoader):
+    """Reads CloudFormation's short tags as what they hold."""
+
+
+Template.add_multi_constructor("!", lambda loader, tag, node: tag)
+
+
+@pytest.mark.parametrize(("model", "function"), FUNCTIONS.items(), ids=FUNCTIONS.values())
+def test_the_template_gives_each_function_exactly_what_it_reads(model: Any, function: str) -> None:
+    template = yaml.load(TEMPLATE.read_text(encoding="utf-8"), Template)
+    common = template["Globals"]["Function"]["Environment"]["Variables"]
+    own = template["Resources"][function]["Properties"]["Environment"]["Variables"]
+    given = {name for name in common | own if name.startswith("OPX_")}
+    optional = {"OPX_REDRIVE_ROLE_ID"} if "redrive_role_id" in model.model_fields else set()
+    assert given - {"OPX_ACCOUNT_ID"} == set(NEEDED[model]) | optional
