@@ -31,7 +31,7 @@ kind = $(firstword $(subst -, ,$(notdir $(1))))
 PIP := install -qq --no-input --disable-pip-version-check --progress-bar off --no-compile --no-deps
 IN_MEMORY := $(wildcard tests/unit tests/property tests/contract)
 
-.PHONY: help setup python demo test unit check format up down bench lock clean
+.PHONY: help setup python demo test long unit check format up down bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,7 +76,10 @@ demo: setup ## the whole pipeline on this machine, from a storm of alarms to a c
 	@.venv/bin/opx demo
 
 test: setup ## every test, end to end included (minutes)
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -m 'not full'
+
+long: setup ## what takes too long for every day: the outage at its full rate (about an hour)
+	@.venv/bin/python -m pytest -s -m full
 
 unit: setup ## the tests that run in memory (seconds)
 	@.venv/bin/python -m pytest -m 'not engine and not long' $(IN_MEMORY)
@@ -97,7 +100,7 @@ down: setup ## stop the local engine and all it started
 	@.venv/bin/opx down
 
 bench: setup ## measure; prints figures, is no test
-	@.venv/bin/python -m pytest -s tests/bench
+	@.venv/bin/python -m tests.bench.core
 
 lock: python ## compile the pins again from infra/requirements/*.in
 	@$(PYTHON) -m venv .opx/lock && .opx/lock/bin/python -m pip install -qq --disable-pip-version-check uv

@@ -1,7 +1,7 @@
 """Three virtual hours without DynamoDB: nothing is lost, nothing reaches a dead-letter queue, every incident is made.
 
 Messages of different keys share nothing but the schedule, so a share of the 1000 a minute shows what all of them would
-meet; the full rate runs with `-m long`.
+meet; the full rate runs with `make long`.
 """
 
 import json
@@ -74,7 +74,7 @@ async def test_three_hours_without_the_table_lose_nothing() -> None:
     await check(per_minute=8)
 
 
-@pytest.mark.long
+@pytest.mark.full
 async def test_three_hours_without_the_table_at_the_full_rate() -> None:
     await check(per_minute=1000)
 
