@@ -21,6 +21,7 @@ from pipeline.cli.outbox import Line, Outgoing, Queue, Unsendable, addressed, re
 from pipeline.cli.rebase import days_to_now, newest_time, rebased
 from pipeline.cli.sending import Sent, SqsOutbox, send_all
 from pipeline.cli.session import Invocation, open_session, run
+from pipeline.cli.settling import Settled, rejected_so_far, settle
 from pipeline.cli.target import Target
 from pipeline.cli.terminal import DONE, REFUSED, CommandError, Meter, Screen, key_values
 from pipeline.domain.errors import Unavailable
@@ -35,12 +36,13 @@ QUEUE_OUTPUTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be sent, and how."""
+    """What is to be sent, and how. `wait`: until it is worked off; None means only on the local engine."""
 
     queue: Queue = Queue.CANDIDATES
     rebase: bool = False
     shuffle: int | None = None
     resume: bool = True
+    wait: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,17 @@ def send(
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on where an earlier run was broken off, or start over.")
     ] = True,
+    wait: Annotated[
+        bool | None,
+        typer.Option("--wait/--no-wait", help="Wait until the queue is worked off.  [default: on the local engine only]"),
+    ] = None,
 ) -> None:
     """Send messages to opx: candidates and alarms as they are, one JSON object a line.
 
     What is wrong with a message is for opx to say: it records refused ones with their reason. Here only what no queue
     can carry is refused, by line number, while the rest goes on.
     """
-    order = Order(queue, rebase, shuffle, resume)
+    order = Order(queue, rebase, shuffle, resume, wait)
 
     async def work(invocation: Invocation) -> int:
         with _input(file, json_body) as source:
@@ -148,6 +154,8 @@ async def _send(invocation: Invocation, source: BinaryIO, order: Order) -> int:
             screen.say(
                 f"Going on behind message {start.position} of {recording.count}, where an earlier run stopped.", "dim"
             )
+        wait = session.target.is_local if order.wait is None else order.wait
+        rejected_before = await rejected_so_far(session) if wait else 0
         outbox = SqsOutbox(session.clients.sqs, session.target.output(QUEUE_OUTPUTS[order.queue]))
         began = time.monotonic()
         try:
@@ -159,7 +167,9 @@ async def _send(invocation: Invocation, source: BinaryIO, order: Order) -> int:
             done = (checkpoint.read() or start).position
             screen.say(f"Interrupted after {done} of {recording.count}; the same command goes on from there.", "dim")
             raise
-    return _report(invocation, recording, start, sent, time.monotonic() - began, order)
+        seconds = time.monotonic() - began
+        settled = await settle(session, screen, order.queue.value, rejected_before) if wait else None
+    return _report(invocation, recording, start, sent, seconds, order, settled)
 
 
 def _broken_off(error: Unavailable, start: Progress, checkpoint: Checkpoint, recording: Recording) -> Exception:
@@ -191,7 +201,15 @@ def _days(recording: Recording) -> int:
     return 0 if newest is None else days_to_now(newest, datetime.now(UTC))
 
 
-def _report(invocation: Invocation, recording: Recording, start: Progress, sent: Sent, seconds: float, order: Order) -> int:
+def _report(
+    invocation: Invocation,
+    recording: Recording,
+    start: Progress,
+    sent: Sent,
+    seconds: float,
+    order: Order,
+    settled: Settled | None,
+) -> int:
     screen, progress = invocation.screen, sent.progress
     facts = {
         "queue": order.queue.value,
@@ -204,6 +222,12 @@ def _report(invocation: Invocation, recording: Recording, start: Progress, sent:
         "movedByDays": progress.days or 0,
     }
     refused = [{"line": item.number, "why": item.why} for item in sent.refused]
+    if settled is not None:
+        facts |= {
+            "stillWaiting": settled.waiting,
+            "rejected": settled.rejected,
+            "settledAfterSeconds": round(settled.seconds, 3),
+        }
     if screen.as_json:
         screen.record(facts | {"refused": refused})
         return REFUSED if sent.failed else DONE
@@ -218,6 +242,11 @@ def _tell(screen: Screen, facts: Mapping[str, object], sent: Sent) -> None:
         shown.append(("before", f"{facts['sentBefore']} messages, by the run that was broken off"))
     if facts["movedByDays"]:
         shown.append(("moved", f"by {facts['movedByDays']} days"))
+    if facts.get("stillWaiting"):
+        shown.append(("settled", f"not all: {counted(facts['stillWaiting'])} still wait; opx goes on without you"))
+    elif "rejected" in facts:
+        why = "; the rejected queue says why" if facts["rejected"] else ""
+        shown.append(("settled", f"after {facts['settledAfterSeconds']} s, {facts['rejected']} rejected{why}"))
     if sent.failed:
         shown.append(("not sent", f"{sent.failed} messages:"))
     key_values(screen, shown)

@@ -1,16 +1,18 @@
 """Logs and metrics: one canonical line per message, record and transition; metrics in EMF by way of Powertools.
 
-Must never write a body, a reason or the environment: no personal data beyond actorId. Dimensions are bounded: `door`
-and `outcome`, never an id or a sender's text.
+Must never write a body, a reason or the environment: no personal data beyond actorId. The one dimension is `service`, a
+function each; what came of messages is told by metrics of their own (Applied, IdempotencyHits, Refused), never by ids.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from pipeline.domain.errors import Conflict, Corrupt, OpxError, Unavailable
+from pipeline.domain.transitions import State
 from pipeline.services.decision import Applied, Outcome, Refused, Replayed
 from pipeline.services.fanout import Published
 from pipeline.services.ports import Message
@@ -66,7 +68,7 @@ class Telemetry:
             case None:
                 pass
             case Applied():
-                line |= self._applied(report.outcome)
+                line |= self._applied(report.outcome, report.message.sent_at)
             case Replayed(receipt):
                 line |= {"outcome": "replayed", "incident_id": receipt.incident_id, "answer": receipt.result.answer}
                 self._count("IdempotencyHits")
@@ -85,7 +87,7 @@ class Telemetry:
         level = self.log.error if report.error is not None else self.log.info
         level("message", extra=line)
 
-    def _applied(self, applied: Applied) -> dict[str, Any]:
+    def _applied(self, applied: Applied, sent_at: datetime) -> dict[str, Any]:
         self._count("Applied")
         if applied.attempts > 1:
             self._count("Conflicts", applied.attempts - 1)
@@ -94,14 +96,17 @@ class Telemetry:
         line: dict[str, Any] = {"outcome": "applied", "answer": answer, "attempts": applied.attempts}
         if incident is None:
             return line
-        joined = before is not None and before.incident_id == incident.incident_id
-        origin = before.state if joined and before is not None else None
+        began = before is None or before.incident_id != incident.incident_id
+        origin = State.PENDING if began or before is None else before.state
         line |= {"incident_id": incident.incident_id, "from": origin, "to": incident.state, "version": incident.version}
         line["actor_type"] = incident.authority.authority_type
         if answer == "created":
             self._count("IncidentsCreated")
         if origin is not incident.state:
             self._count("Transitions")
+            # From the sender's queue to the committed transaction: what a person waits for.
+            latency_ms = (incident.updated_at - sent_at).total_seconds() * 1000
+            self.metrics.add_metric(name="TransitionLatency", unit=MetricUnit.Milliseconds, value=max(0.0, latency_ms))
             self.log.info("transition", extra=line | {"request_id": self.request_id})
         return line
 

@@ -104,7 +104,10 @@ class Subscriber:
 
     def wait_for(self, count: int, within_s: float = 30) -> None:
         deadline = time.monotonic() + within_s
-        while self.receive() or len({json.loads(body)["detail"]["eventId"] for body in self.details}) < count:
+        while True:
+            self.receive()
+            if len({json.loads(body)["detail"]["eventId"] for body in self.details}) >= count:
+                return
             assert time.monotonic() < deadline, f"{len(self.details)} of {count} events after {within_s} s"
             time.sleep(0.1)
 

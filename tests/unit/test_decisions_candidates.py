@@ -236,7 +236,7 @@ def test_a_holder_whose_end_is_not_known_does_not_swallow_candidates() -> None:
 
 def test_a_joining_candidate_keeps_its_own_words_where_they_differ() -> None:
     holder = incident_in(State.OPEN)
-    own = {
+    own: dict[str, Any] = {
         "severity": SEV4,
         "title": "another view of it",
         "description": "seen from the edge",
@@ -247,7 +247,7 @@ def test_a_joining_candidate_keeps_its_own_words_where_they_differ() -> None:
     assert isinstance(fact, EvidenceAttached)
     assert fact.metadata.report == Report(**own)
     assert (fact.metadata.severity, fact.metadata.title) == (holder.severity, holder.title), "the summary is the incident's"
-    same = {"severity": holder.severity, "title": holder.title, "description": "", "links": (), "tags": None}
+    same: dict[str, Any] = {"severity": holder.severity, "title": holder.title, "description": "", "links": (), "tags": None}
     silent = decide(holder, FIRING, **same).changes[0].fact
     assert isinstance(silent, EvidenceAttached)
     assert silent.metadata.report is None

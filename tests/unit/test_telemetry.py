@@ -35,6 +35,7 @@ METRICS = {
     "Refused",
     "RejectedMessages",
     "Transitions",
+    "TransitionLatency",
     "Unavailable",
 }
 DIMENSIONS_ALLOWED = {"service", "door", "outcome"}
@@ -97,13 +98,25 @@ async def test_a_line_of_an_applied_message_says_who_moved_what_from_where_to_wh
     await watched.doors.order(command_message("c", body))
     written = watched.written()
     created, joined, moved = written.of("message")
-    assert "from" not in created, "there was nothing before"
+    assert created["from"] == "PENDING", "every incident begins there"
     assert (created["to"], created["answer"], created["version"]) == ("OPEN", "created", 2)
     assert (joined["from"], joined["to"], joined["answer"], joined["attempts"]) == ("OPEN", "OPEN", "joined", 1)
     assert (moved["from"], moved["to"], moved["actor_type"]) == ("OPEN", "MITIGATING", "HUMAN")
     assert {line["incident_id"] for line in (created, joined, moved)} == {identity}
-    assert [(line.get("from"), line["to"]) for line in written.of("transition")] == [(None, "OPEN"), ("OPEN", "MITIGATING")]
+    assert [(line.get("from"), line["to"]) for line in written.of("transition")] == [
+        ("PENDING", "OPEN"),
+        ("OPEN", "MITIGATING"),
+    ]
     assert (written.metric("Applied"), written.metric("IncidentsCreated"), written.metric("Transitions")) == (3, 1, 2)
+
+
+async def test_an_incident_that_waits_for_the_gate_has_not_moved(capsys: pytest.CaptureFixture[str]) -> None:
+    watched = Watched(capsys)
+    await watched.doors.offer(message("a", candidate_body(confidence=0.1)))
+    written = watched.written()
+    assert written.of("transition") == []
+    assert written.metric("IncidentsCreated") == 1
+    assert written.metric("Transitions") == 0
 
 
 async def test_a_refusal_names_its_code_field_and_principal(capsys: pytest.CaptureFixture[str]) -> None:
