@@ -94,7 +94,11 @@ class Settlement:
             raise case.work
         if self.clock.monotonic() >= deadline:
             raise Unavailable("no time was left in this invocation")
-        return await self.service.take(case.work, view, deadline)
+        try:
+            return await self.service.take(case.work, view, deadline)
+        except Rejected as refused:
+            # Whatever finds it: what is refused is never tried again.
+            return Refused(refused.refusal)
 
 
 def _refusal_of(outcome: Outcome) -> Refusal | None:

@@ -46,7 +46,7 @@ def environment(context: typer.Context) -> None:
 def functions_environment(target: Target) -> dict[str, dict[str, str]]:
     """Return each function's variables by its name in the template."""
     stage = "local" if target.is_local else "dev"
-    common = {"OPX_STAGE": stage, "AWS_DEFAULT_REGION": target.region}
+    common = {"OPX_STAGE": stage, "AWS_REGION": target.region, "AWS_DEFAULT_REGION": target.region}
     if target.endpoint_url is not None:
         common |= {
             "AWS_ENDPOINT_URL": target.endpoint_url,

@@ -23,12 +23,14 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from pipeline.domain.canonical import Document, canonical_bytes, check_time, format_time, normalise, parse_time
+from pipeline.domain.canonical import DEPTH_MAX, Document, canonical_bytes, check_time, format_time, normalise, parse_time
 from pipeline.domain.errors import Code, Refusal, Rejected
 
 INTAKE_BYTES_MAX: Final = 256 * 1024
 EVENT_BYTES_MAX: Final = 64 * 1024
 METADATA_BYTES_MAX: Final = 4 * 1024
+# A document may be 16 deep; an event stores a caller's data up to three levels down (metadata.report.tags).
+METADATA_DEPTH_MAX: Final = DEPTH_MAX - 4
 EVIDENCE_MAX: Final = 100
 LINKS_MAX: Final = 20
 
@@ -160,9 +162,19 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max((_depth(item) for item in value.values()), default=0)
+    if isinstance(value, tuple | list):
+        return 1 + max((_depth(item) for item in value), default=0)
+    return 0
+
+
 def _data(value: Any) -> Document:
     if not isinstance(value, dict):
         raise ValueError("an object is needed")
+    if _depth(value) > METADATA_DEPTH_MAX:
+        raise ValueError(f"nested deeper than {METADATA_DEPTH_MAX}")
     if len(canonical_bytes(value)) > METADATA_BYTES_MAX:
         raise ValueError(f"longer than {METADATA_BYTES_MAX} bytes as canonical JSON")
     return value

@@ -167,7 +167,7 @@ def read_intake(document: Document, received: Received, mappings: tuple[AlarmMap
 def _from_message(document: Document, received: Received) -> Intake:
     kind = document.get("type")
     if kind != "candidate":
-        hint = " It belongs on the commands queue." if kind in COMMAND_TYPES else ""
+        hint = " It belongs on the commands queue." if isinstance(kind, str) and kind in COMMAND_TYPES else ""
         raise Rejected(Refusal(Code.UNKNOWN_TYPE, f"The `type` is missing or not known on this queue.{hint}", "type"))
     message = read(_CANDIDATE, document)
     if message.idempotency_key is not None:

@@ -53,7 +53,7 @@ async def candidates(settings: CandidatesSettings) -> AsyncIterator[QueueParts]:
     """Parts of the door for candidates and alarms."""
     clock = SystemClock()
     registry = shipped.registry(settings.stage, settings.redrive_role_id)
-    async with open_clients(("dynamodb", "sqs")) as clients:
+    async with open_clients(("dynamodb", "sqs"), region=settings.region) as clients:
         yield QueueParts(
             service=IntakeService(_loop(settings, clients, clock), shipped.policies(), registry, shipped.alarm_mappings()),
             rejected=SqsRejectedQueue(clients.sqs, settings.rejected_queue_url),
@@ -74,7 +74,7 @@ async def commands(settings: CommandsSettings) -> AsyncIterator[QueueParts]:
     """Parts of the door for commands."""
     clock = SystemClock()
     registry = shipped.registry(settings.stage, settings.redrive_role_id)
-    async with open_clients(("dynamodb", "sqs")) as clients:
+    async with open_clients(("dynamodb", "sqs"), region=settings.region) as clients:
         yield QueueParts(
             service=ControllerService(_loop(settings, clients, clock), shipped.policies(), registry),
             rejected=SqsRejectedQueue(clients.sqs, settings.rejected_queue_url),
@@ -91,7 +91,7 @@ async def commands(settings: CommandsSettings) -> AsyncIterator[QueueParts]:
 async def fanout(settings: FanoutSettings) -> AsyncIterator[FanoutParts]:
     """Parts of the consumer of the event table's stream."""
     clock = SystemClock()
-    async with open_clients(("events", "sqs")) as clients:
+    async with open_clients(("events", "sqs"), region=settings.region) as clients:
         yield FanoutParts(
             service=FanoutService(
                 EventBridgeBus(clients.events, settings.bus_name, clock),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_snake
 
 
@@ -17,6 +17,9 @@ class _Environment(BaseModel):
         extra="ignore",
         alias_generator=lambda name: "OPX_" + to_snake(name).upper(),
     )
+
+    # Lambda sets it in every function; tables, queues and bus are where the function is.
+    region: str = Field(validation_alias="AWS_REGION")
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> Self:

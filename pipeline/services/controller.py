@@ -55,7 +55,8 @@ class ControllerService:
         document = parse_document(body)
         if document.get("type") == "candidate" or "detail-type" in document:
             raise Rejected(Refusal(Code.UNKNOWN_TYPE, "Candidates and alarms belong on the candidates queue.", "type"))
-        if document.get("type") not in COMMAND_TYPES:
+        kind = document.get("type")
+        if not isinstance(kind, str) or kind not in COMMAND_TYPES:
             raise Rejected(Refusal(Code.UNKNOWN_TYPE, "The `type` is missing or not a command.", "type"))
         command = read(COMMAND, document)
         chosen = command.idempotency_key

@@ -23,7 +23,8 @@ FUNCTIONS = {
 
 
 def complete(model: Any) -> dict[str, str]:
-    return {name: name.lower() for name in NEEDED[model]}
+    """The variables of the template, and the one that Lambda itself sets in every function."""
+    return {name: name.lower() for name in NEEDED[model]} | {"AWS_REGION": "eu-west-1"}
 
 
 EACH = [pytest.param(model, name, id=f"{model.__name__}-{name}") for model, names in NEEDED.items() for name in names]
@@ -61,6 +62,12 @@ def test_nothing_of_the_environment_stands_in_the_error() -> None:
     assert told.value.__suppress_context__
 
 
+def test_a_function_works_where_it_is_deployed() -> None:
+    assert FanoutSettings.read(complete(FanoutSettings)).region == "eu-west-1"
+    with pytest.raises(RuntimeError, match="AWS_REGION"):
+        FanoutSettings.read({name: value for name, value in complete(FanoutSettings).items() if name != "AWS_REGION"})
+
+
 def test_without_a_redrive_role_nobody_is_one() -> None:
     assert CommandsSettings.read(complete(CommandsSettings)).redrive_role_id == ""
     given = complete(CommandsSettings) | {"OPX_REDRIVE_ROLE_ID": "AROAREDRIVE"}
@@ -93,4 +100,4 @@ def test_the_template_gives_each_function_exactly_what_it_reads(model: Any, func
     own = template["Resources"][function]["Properties"]["Environment"]["Variables"]
     given = {name for name in common | own if name.startswith("OPX_")}
     optional = {"OPX_REDRIVE_ROLE_ID"} if "redrive_role_id" in model.model_fields else set()
-    assert given - {"OPX_ACCOUNT_ID"} == set(NEEDED[model]) | optional
+    assert given == set(NEEDED[model]) | optional
