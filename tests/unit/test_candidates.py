@@ -146,8 +146,8 @@ EDGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "schemaVersion": ({"schemaVersion": 1}, {"schemaVersion": 2}, "schemaVersion"),
     "schemaVersion zero": ({"schemaVersion": 1.0}, {"schemaVersion": 0}, "schemaVersion"),
     "metadata depth": (
-        {"metadata": parse_document('{"a":' * 15 + "1" + "}" * 15)},
-        {"metadata": parse_document('{"a":' * 16 + "1" + "}" * 16)},
+        {"metadata": parse_document('{"a":' * 12 + "1" + "}" * 12)},
+        {"metadata": parse_document('{"a":' * 13 + "1" + "}" * 13)},
         "metadata",
     ),
 }

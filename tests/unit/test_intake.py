@@ -312,3 +312,14 @@ def test_messages_of_one_trouble_are_worked_on_in_order() -> None:
     assert len({order_key(), order_key(dedupKey="x"), order_key(service="x")}) == 3
     with pytest.raises(Rejected):
         order_key(service="")
+
+
+async def test_data_as_deep_as_allowed_can_be_stored_wherever_it_goes() -> None:
+    deepest: Any = 1
+    for _ in range(12):
+        deepest = {"a": deepest}
+    world = World()
+    applied(await world.offer(candidate_body(metadata=deepest)))
+    applied(await world.offer(candidate_body(metadata={"b": deepest["a"]}, title="other words")))
+    assert world.types(INCIDENT_ID) == [*OPENED, "EvidenceAttached"]
+    audit(world.store)
