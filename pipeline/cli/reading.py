@@ -174,16 +174,12 @@ def timeline_table(screen: Screen, documents: list[Document], title: str = "", *
             rows += [_timeline_row(group[0]), _collapsed_row(group[1:-1]), _timeline_row(group[-1])]
         else:
             rows += [_timeline_row(document) for document in group]
-    screen.table(columns, rows, _plain(title))
+    screen.table(columns, rows, title)
 
 
 def _collapsed_row(group: list[Document]) -> tuple[Text, ...]:
     blank = cell("")
     return (cell("…", "dim"), blank, cell(f"{len(group)} more EvidenceAttached", "dim"), blank, blank, blank)
-
-
-def _plain(title: str) -> str:
-    return cell(title).plain
 
 
 def _timeline_row(document: Document) -> tuple[Text, ...]:

@@ -131,9 +131,8 @@ class Screen:
             return
         table = Table(
             box=SIMPLE_HEAD,
-            title=title or None,
+            title=cell(title, "bold") if title else None,
             title_justify="left",
-            title_style="bold",
             padding=(0, 1, 0, 0),
             show_edge=False,
         )

@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import botocore.session
+from botocore.config import Config
+from botocore.session import Session
 
 from infra.build import artifact
 from pipeline.local import processes
@@ -31,6 +32,7 @@ from pipeline.local.environment import (
     for_sam,
 )
 from pipeline.local.paths import PROJECT_ROOT, PYTHON_MINOR, SAM, StateFolder
+from pipeline.stores.clients import DEAF, translated
 
 STACK = "OpxControlPlaneStack"
 BUCKET = "opx-artifacts"
@@ -210,23 +212,26 @@ def end_stray_deploys(state: StateFolder) -> None:
 
 def make_bucket(endpoint_url: str) -> None:
     """Make the bucket that the archive goes through; one that exists is fine."""
-    aws(endpoint_url, "s3").create_bucket(Bucket=BUCKET)
+    with translated("making the bucket"):
+        aws(endpoint_url, "s3").create_bucket(Bucket=BUCKET)
 
 
 def stack_outputs(endpoint_url: str) -> dict[str, str]:
     """Return the deployed stack's outputs, as the engine tells them."""
-    stack = aws(endpoint_url, "cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+    with translated("reading the stack"):
+        stack = aws(endpoint_url, "cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", ())}
 
 
 def aws(endpoint_url: str, service: str) -> Any:
-    """Return a client of the engine's `service`; botocore carries no types."""
-    return botocore.session.Session().create_client(
+    """Return a client of the engine's `service`, deaf to what a person has set; botocore carries no types."""
+    return Session(session_vars=DEAF).create_client(
         service,
         region_name=REGION,
         endpoint_url=endpoint_url,
         aws_access_key_id=ACCESS_KEY_ID,
         aws_secret_access_key=SECRET_ACCESS_KEY,
+        config=Config(proxies={}),
     )
 
 

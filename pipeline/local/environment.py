@@ -64,6 +64,7 @@ def sealed(state: StateFolder) -> dict[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "no_proxy": "*",  # where no variable names one, Python takes the system's own (macOS)
     }
 
 

@@ -12,19 +12,22 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from pipeline.domain.base import EVENT_BYTES_MAX
 from pipeline.domain.decisions import UNCHANGED, Accepted, Decision, Nothing
-from pipeline.domain.envelope import size_of
-from pipeline.domain.errors import Code, Conflict, Refusal, Unavailable
+from pipeline.domain.envelope import IncidentEvent, size_of
+from pipeline.domain.errors import Code, Conflict, Corrupt, Refusal, Unavailable
 from pipeline.domain.ids import incident_id as id_of
 from pipeline.domain.incidents import Incident, advance
 from pipeline.domain.receipts import Answer, IdempotencyRecord, Request, Result, result_of_change, result_of_refusal
+from pipeline.domain.transitions import HOLDS_KEY, EventType
 from pipeline.services.ports import (
     Clock,
     Commit,
     Committed,
     IncidentStore,
+    KeyHeld,
     Pointer,
     PointerMoved,
     ReceiptExists,
+    RowUnmoved,
     VersionMoved,
 )
 
@@ -40,6 +43,7 @@ class Applied:
     incident: Incident | None
     before: Incident | None = None
     attempts: int = 1
+    events: tuple[IncidentEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +153,29 @@ class DecisionLoop:
                 case Committed():
                     if commit.incident is not None:
                         view.keep(commit.incident)
-                    return Applied(commit.receipts[0], commit.incident, situation.incident, situation.attempts)
+                    answered = (commit.receipts[0], commit.incident, situation.incident, situation.attempts)
+                    return Applied(*answered, commit.events)
                 case ReceiptExists(receipt):
                     return replayed(receipt, case.request)
                 case PointerMoved(pointer, row):
-                    if row is None or row.incident_id != pointer.incident_id:
-                        row = await self.store.load(pointer.incident_id)
-                    _see(situation, view, row)
+                    if case.key is None:
+                        return await self._refuse(case.request, _key_gone_on(situation.incident, pointer), now)
+                    _see(situation, view, await self._pointed_at(pointer, row, situation.incident))
                 case VersionMoved(row):
                     _see(situation, view, row)
                     raise Conflict("the incident moved meanwhile")
+
+    async def _pointed_at(self, pointer: Pointer, row: Incident | None, known: Incident | None) -> Incident:
+        """Return the row that a pointer in the way names. A pointer to nothing, or back in time, is corruption: deciding
+        again would go round for ever.
+        """
+        if known is not None and pointer.occurrence <= known.metadata.occurrence:
+            raise Corrupt("the key's pointer is behind an occurrence that exists", known.incident_id)
+        if row is None or row.incident_id != pointer.incident_id:
+            row = await self.store.load(pointer.incident_id)
+        if row is None:
+            raise Corrupt("the key's pointer names an incident that has no row", pointer.incident_id)
+        return row
 
     async def _refuse(self, request: Request, refusal: Refusal, now: datetime) -> Outcome:
         """Answer a refusal, unless this very request took effect before (its process may have died before it said so)."""
@@ -174,6 +191,14 @@ class DecisionLoop:
         """Answer a refusal that leaves no receipt; where one exists already, it is the answer."""
         receipt = await self.store.load_receipt(request.receipt_id)
         return Refused(refusal) if receipt is None else replayed(receipt, request)
+
+
+def _key_gone_on(incident: Incident | None, pointer: Pointer) -> Refusal:
+    """A pending incident that waited too long has lost its key: opening it now would make two open ones."""
+    detail = f"The key went on to occurrence {pointer.occurrence}, incident {pointer.incident_id}."
+    if incident is None:
+        return Refusal(Code.TRANSITION_ILLEGAL, detail)
+    return Refusal(Code.TRANSITION_ILLEGAL, detail, None, incident.incident_id, incident.state.value)
 
 
 def _see(situation: _Situation, view: View, row: Incident | None) -> None:
@@ -220,4 +245,29 @@ def _commit_of(case: Case, decision: Decision, incident: Incident | None, now: d
         if size_of(event) > EVENT_BYTES_MAX:
             return Refusal(Code.TOO_LARGE, f"The event would be larger than {EVENT_BYTES_MAX} bytes.", "evidence")
     receipt = request.receipt(result_of_change(answer, before, after), after.incident_id, now)
-    return Commit(receipts=(receipt,), events=events, incident=after, pointer=pointer)
+    guard = _guard_of(events, incident, after)
+    return Commit(receipts=(receipt,), events=events, incident=after, pointer=pointer, guard=guard)
+
+
+def _guard_of(events: tuple[IncidentEvent, ...], before: Incident | None, after: Incident) -> KeyHeld | RowUnmoved | None:
+    """Return what must still be true for the key to have one open incident after this.
+
+    Opening one that has waited: it still holds its key. Taking the key from one that holds it (it has expired): nothing has
+    happened to that one meanwhile.
+    """
+    if before is None:
+        return None
+    if before.incident_id != after.incident_id:
+        return RowUnmoved(before) if before.state in HOLDS_KEY else None
+    opened = any(event.fact.event_type is EventType.INCIDENT_OPENED for event in events)
+    if not opened or after.state not in HOLDS_KEY:
+        return None
+    metadata = after.metadata
+    return KeyHeld(
+        Pointer(
+            service=after.service,
+            dedup_key=metadata.dedup_key,
+            occurrence=metadata.occurrence,
+            incident_id=after.incident_id,
+        )
+    )

@@ -12,7 +12,7 @@ from pipeline.domain.base import INTAKE_BYTES_MAX
 from pipeline.domain.candidates import OPERATION, AlarmMapping, Candidate, Intake, Received, read_intake
 from pipeline.domain.canonical import parse_document
 from pipeline.domain.decisions import Decision, decide_candidate
-from pipeline.domain.errors import Code, Refusal, Rejected
+from pipeline.domain.errors import Code, Corrupt, Refusal, Rejected
 from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import Policies
 from pipeline.domain.receipts import Request
@@ -87,7 +87,12 @@ def holder_reader(store: IncidentStore, service: str, dedup_key: str) -> Callabl
 
     async def read() -> Incident | None:
         pointer = await store.load_pointer(service, dedup_key)
-        return None if pointer is None else await store.load(pointer.incident_id)
+        if pointer is None:
+            return None
+        row = await store.load(pointer.incident_id)
+        if row is None:
+            raise Corrupt("the key's pointer names an incident that has no row", pointer.incident_id)
+        return row
 
     return read
 

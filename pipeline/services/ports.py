@@ -27,17 +27,33 @@ class Pointer(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyHeld:
+    """A guard: the key's pointer still names this occurrence. Kept by what opens a pending incident."""
+
+    pointer: Pointer
+
+
+@dataclass(frozen=True, slots=True)
+class RowUnmoved:
+    """A guard: the incident is still at the version it was seen at. Kept by what takes the key of one that has expired."""
+
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """One decision's whole effect.
 
     `events` are the next of `incident` (its state after them) and are conditioned on the version before the first of them;
-    `pointer` is set where an occurrence begins: absent before the first, the previous number before a later one.
+    `pointer` is set where an occurrence begins: absent before the first, the previous number before a later one. `guard` is
+    checked with the rest and written by nothing: together they keep one open incident per key.
     """
 
     receipts: tuple[IdempotencyRecord, ...]
     events: tuple[IncidentEvent, ...] = ()
     incident: Incident | None = None
     pointer: Pointer | None = None
+    guard: KeyHeld | RowUnmoved | None = None
 
     @property
     def expected_version(self) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pipeline.domain.errors import Conflict, Corrupt, Unavailable
-from pipeline.services.ports import Commit, CommitResult, PointerMoved, ReceiptExists, VersionMoved
+from pipeline.services.ports import Commit, CommitResult, KeyHeld, PointerMoved, ReceiptExists, VersionMoved
 from pipeline.stores.items import Item, read_incident, read_pointer, read_receipt
 
 Reason = dict[str, Any]
@@ -24,10 +24,11 @@ OURS: Final = frozenset({"ValidationError", "ItemCollectionSizeLimitExceeded", "
 def read_cancellation(commit: Commit, reasons: Sequence[Reason]) -> CommitResult:
     """Return why nothing of `commit` was written, or raise.
 
-    `reasons` are in the order receipts, events, incident, pointer. Raises `Conflict` where another transaction was in the
-    way, `Corrupt` where storage contradicts itself or refuses what we wrote, `Unavailable` where the reasons say nothing.
+    `reasons` are in the order receipts, events, incident, pointer, guard. Raises `Conflict` where another transaction
+    was in the way, `Corrupt` where storage contradicts itself or refuses what we wrote, `Unavailable` where the
+    reasons say nothing.
     """
-    receipts, events, incident, pointer = _split(commit, reasons)
+    receipts, events, incident, pointer, guard = _split(commit, reasons)
     if (known := next(_items_of(receipts), None)) is not None:
         return ReceiptExists(read_receipt(known))
     _raise_for(reasons)
@@ -35,9 +36,12 @@ def read_cancellation(commit: Commit, reasons: Sequence[Reason]) -> CommitResult
         raise Unavailable("a receipt exists, but the store did not return it")
     if pointer is not None and _failed(pointer):
         return _pointer_moved(commit, pointer, incident)
-    if incident is not None and _failed(incident):
-        item = incident.get("Item")
-        return VersionMoved(read_incident(item) if item else None)
+    if guard is not None and _failed(guard) and isinstance(commit.guard, KeyHeld):
+        return _key_lost(commit.guard, guard)
+    for reason in (incident, guard):
+        if reason is not None and _failed(reason):
+            item = reason.get("Item")
+            return VersionMoved(read_incident(item) if item else None)
     for event, reason in zip(commit.events, events, strict=True):
         if _failed(reason):
             raise Corrupt(f"event {event.sequence} exists, but the row does not know of it", event.incident_id)
@@ -46,18 +50,19 @@ def read_cancellation(commit: Commit, reasons: Sequence[Reason]) -> CommitResult
 
 def _split(
     commit: Commit, reasons: Sequence[Reason]
-) -> tuple[Sequence[Reason], Sequence[Reason], Reason | None, Reason | None]:
+) -> tuple[Sequence[Reason], Sequence[Reason], Reason | None, Reason | None, Reason | None]:
     rest = iter(reasons)
     try:
         receipts = [next(rest) for _ in commit.receipts]
         events = [next(rest) for _ in commit.events]
         incident = next(rest) if commit.incident is not None else None
         pointer = next(rest) if commit.pointer is not None else None
+        guard = next(rest) if commit.guard is not None else None
     except StopIteration:
         raise Unavailable(f"a transaction was cancelled with only {len(reasons)} reasons") from None
     if next(rest, None) is not None:
         raise Unavailable(f"a transaction was cancelled with {len(reasons)} reasons, more than it had items")
-    return receipts, events, incident, pointer
+    return receipts, events, incident, pointer, guard
 
 
 def _code(reason: Reason) -> str:
@@ -82,6 +87,13 @@ def _raise_for(reasons: Sequence[Reason]) -> None:
     if codes:
         said = next((str(reason.get("Message", "")) for reason in reasons if _code(reason) in OURS), "")
         raise Corrupt(f"the store refuses what was written: {', '.join(sorted(codes))}: {said[:300]}")
+
+
+def _key_lost(guard: KeyHeld, reason: Reason) -> PointerMoved:
+    item = reason.get("Item")
+    if not item:
+        raise Corrupt("an incident opens, but its key has no pointer", guard.pointer.incident_id)
+    return PointerMoved(read_pointer(item), None)
 
 
 def _pointer_moved(commit: Commit, reason: Reason, incident: Reason | None) -> PointerMoved:

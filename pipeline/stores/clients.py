@@ -4,6 +4,7 @@ Retries have one owner each: botocore's standard mode owns transport (three atte
 batch's failed entries and redelivery belong to others. Clients belong to the event loop that opened them.
 """
 
+import os
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -14,6 +15,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ChecksumError, ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
+from botocore.session import Session
 
 from pipeline.domain.errors import Corrupt, OpxError, Unavailable
 
@@ -24,6 +26,13 @@ CONNECT_TIMEOUT_S: Final = 1
 READ_TIMEOUT_S: Final = 3
 POOL_CONNECTIONS: Final = 50
 USER_AGENT: Final = "opx/1.0.0"
+# For a session that asks neither the environment nor a settings file: an endpoint given by its address must not be missed,
+# or refused before it is asked, because of a profile, a FIPS switch or a settings file that a person has for other things.
+DEAF: Final = {
+    **{name: (None, None, default, convert) for name, (_, _, default, convert) in Session.SESSION_VARIABLES.items()},
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
 
 # The service understood the request and will never take it as it is: our code made it wrong, so sending it again is no use
 # and dropping it would hide a defect. Everything else may pass (throttling, 5xx, time-outs, expired credentials, a denied
@@ -67,9 +76,15 @@ async def open_clients(
     region: str = REGION,
     endpoint_url: str | None = None,
     profile: str | None = None,
+    keys: tuple[str, str] | None = None,
 ) -> AsyncIterator[Clients]:
-    """Open one client per service from one session, and close them all. Raises `Unavailable` without credentials."""
-    session = AioSession(profile=profile)
+    """Open one client per service from one session, and close them all. Raises `Unavailable` without credentials.
+
+    With `endpoint_url` no setting from elsewhere counts, and no proxy stands between; `keys` are then the credentials.
+    """
+    direct = endpoint_url is not None
+    session = AioSession(session_vars=DEAF if direct else None, profile=profile)
+    key, secret = keys or (None, None)
     config = AioConfig(
         region_name=region,
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -79,12 +94,21 @@ async def open_clients(
         # `total_max_attempts` counts the first call too; `max_attempts` would mean retries.
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS_MAX},
         user_agent_extra=USER_AGENT,
+        # None means those of the environment; an empty one means none.
+        proxies={} if direct else None,
     )
     async with AsyncExitStack() as stack:
         opened: dict[str, Any] = {}
         for service in services:
             with translated(f"opening the {service} client"):
-                client = session.create_client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+                client = session.create_client(
+                    service,
+                    region_name=region,
+                    endpoint_url=endpoint_url,
+                    config=config,
+                    aws_access_key_id=key,
+                    aws_secret_access_key=secret,
+                )
                 opened[service] = await stack.enter_async_context(client)
                 opened[service].meta.events.register("before-parse.dynamodb", check_body)
         yield Clients(opened)

@@ -19,7 +19,7 @@ from pipeline.domain.ids import SERVICE_SHARDS, STATE_SHARDS, pointer_id
 from pipeline.domain.incidents import Incident
 from pipeline.domain.receipts import IdempotencyRecord
 from pipeline.domain.transitions import State
-from pipeline.services.ports import Clock, Commit, CommitResult, Committed, Listing, Pointer
+from pipeline.services.ports import Clock, Commit, CommitResult, Committed, KeyHeld, Listing, Pointer, RowUnmoved
 from pipeline.stores.cancellations import read_cancellation
 from pipeline.stores.clients import translate, translated
 from pipeline.stores.items import (
@@ -82,10 +82,12 @@ class DynamoIncidentStore:
         The ClientRequestToken is botocore's: one per call, the same for its transport retries, so an answer lost on the way
         is not applied twice. After a redelivery (another call, another token) the receipt's condition answers instead.
         """
-        puts = self._puts(commit)
-        if len(puts) > TRANSACTION_ITEMS_MAX:
-            raise Corrupt(f"a decision of {len(puts)} items; one transaction takes {TRANSACTION_ITEMS_MAX}")
-        request: Json = {"TransactItems": [{"Put": put} for put in puts]}
+        actions: list[Json] = [{"Put": put} for put in self._puts(commit)]
+        if commit.guard is not None:
+            actions.append({"ConditionCheck": self._check(commit.guard)})
+        if len(actions) > TRANSACTION_ITEMS_MAX:
+            raise Corrupt(f"a decision of {len(actions)} items; one transaction takes {TRANSACTION_ITEMS_MAX}")
+        request: Json = {"TransactItems": actions}
         try:
             answer = await self.client.transact_write_items(**request, **self._capacity())
         except (BotoCoreError, ClientError, ResponseParserError) as error:
@@ -107,18 +109,26 @@ class DynamoIncidentStore:
             puts.append(self._put(self.tables.incidents, pointer_item(pointer), PK, expected))
         return puts
 
+    def _check(self, guard: KeyHeld | RowUnmoved) -> Json:
+        """Return the check of a guard: a row whose number is as it was seen, and that nothing here writes."""
+        match guard:
+            case KeyHeld(pointer):
+                key, name, number = pointer_id(pointer.service, pointer.dedup_key), "occurrence", pointer.occurrence
+            case RowUnmoved(incident):
+                key, name, number = incident.incident_id, "version", incident.version
+        return {
+            "TableName": self.tables.incidents,
+            "Key": row_key(key),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        } | _condition(name, number)
+
     @staticmethod
     def _put(table: str, item: Item, key: str, expected: tuple[str, int] | None = None) -> Json:
         """Return a Put that needs the row to be absent, or one of its numbers to be as expected."""
         put: Json = {"TableName": table, "Item": item, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
         if expected is None:
             return put | {"ConditionExpression": "attribute_not_exists(#key)", "ExpressionAttributeNames": {"#key": key}}
-        name, number = expected
-        return put | {
-            "ConditionExpression": "#number = :expected",
-            "ExpressionAttributeNames": {"#number": name},
-            "ExpressionAttributeValues": {":expected": {"N": str(number)}},
-        }
+        return put | _condition(*expected)
 
     # --- reads by key ------------------------------------------------------------------------------------------------
 
@@ -264,3 +274,11 @@ class DynamoIncidentStore:
         if self.report_capacity is not None and "ConsumedCapacity" in answer:
             consumed = answer["ConsumedCapacity"]
             self.report_capacity(operation, consumed if isinstance(consumed, list) else [consumed])
+
+
+def _condition(name: str, number: int) -> Json:
+    return {
+        "ConditionExpression": "#number = :expected",
+        "ExpressionAttributeNames": {"#number": name},
+        "ExpressionAttributeValues": {":expected": {"N": str(number)}},
+    }

@@ -16,10 +16,12 @@ from pipeline.services.ports import (
     Commit,
     CommitResult,
     Committed,
+    KeyHeld,
     Listing,
     Pointer,
     PointerMoved,
     ReceiptExists,
+    RowUnmoved,
     VersionMoved,
 )
 
@@ -38,7 +40,7 @@ class MemoryStore:
         for receipt in commit.receipts:
             if (known := self.receipts.get(receipt.id)) is not None:
                 return ReceiptExists(read(RECEIPT, known))
-        refused = self._pointer_in_the_way(commit) or self._version_in_the_way(commit)
+        refused = self._pointer_in_the_way(commit) or self._version_in_the_way(commit) or self._guard_broken(commit)
         if refused is not None:
             return refused
         for event in commit.events:
@@ -71,6 +73,19 @@ class MemoryStore:
             return None
         row = self._row(commit.incident.incident_id)
         return None if (row.version if row else 0) == commit.expected_version else VersionMoved(row)
+
+    def _guard_broken(self, commit: Commit) -> PointerMoved | VersionMoved | None:
+        match commit.guard:
+            case KeyHeld(pointer):
+                known = self.pointers.get(pointer_id(pointer.service, pointer.dedup_key))
+                if known is None:
+                    raise Corrupt("an incident opens, but its key has no pointer", pointer.incident_id)
+                return None if known.occurrence == pointer.occurrence else PointerMoved(known, None)
+            case RowUnmoved(incident):
+                row = self._row(incident.incident_id)
+                return None if row is not None and row.version == incident.version else VersionMoved(row)
+            case None:
+                return None
 
     def _row(self, incident_id: str) -> Incident | None:
         document = self.incidents.get(incident_id)

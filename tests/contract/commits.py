@@ -1,5 +1,6 @@
 """Commits as the decision loop makes them, without the rules: what a store must be able to apply."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -20,7 +21,7 @@ from pipeline.domain.ids import incident_id
 from pipeline.domain.incidents import Incident, advance
 from pipeline.domain.receipts import Answer, IdempotencyRecord, Request, Result
 from pipeline.domain.transitions import AuthorityType, Severity, State
-from pipeline.services.ports import Commit, Pointer
+from pipeline.services.ports import Commit, KeyHeld, Pointer, RowUnmoved
 
 NOW = datetime(2026, 1, 31, 3, 0, tzinfo=UTC)
 ACTOR = AuthorityContext(authority_type=AuthorityType.SYSTEM, principal="AROAEXAMPLE", actor_id="detector")
@@ -90,3 +91,21 @@ def moving(incident: Incident, target: State, key: str) -> Commit:
     )
     events, after = advance(incident, incident.incident_id, [Change(fact, ACTOR, target)], NOW)
     return Commit((receipt(key, after),), events, after)
+
+
+def opening(incident: Incident, key: str) -> Commit:
+    """A step that needs the incident's key still to be its own."""
+    metadata = incident.metadata
+    pointer = Pointer(
+        service=incident.service,
+        dedup_key=metadata.dedup_key,
+        occurrence=metadata.occurrence,
+        incident_id=incident.incident_id,
+    )
+    return replace(moving(incident, State.OPEN, key), guard=KeyHeld(pointer))
+
+
+def taking(expired: Incident, key: str) -> Commit:
+    """The next occurrence, which needs the one before it not to have moved."""
+    following = beginning(key, occurrence=expired.metadata.occurrence + 1)
+    return replace(following, guard=RowUnmoved(expired))

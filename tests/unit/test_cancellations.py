@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.domain.errors import Conflict, Corrupt, OpxError, Unavailable
 from pipeline.domain.incidents import Incident
-from pipeline.services.ports import Commit, PointerMoved, ReceiptExists, VersionMoved
+from pipeline.services.ports import Commit, KeyHeld, PointerMoved, ReceiptExists, RowUnmoved, VersionMoved
 from pipeline.stores.cancellations import read_cancellation
 from pipeline.stores.items import event_item, incident_item, pointer_item, receipt_item
-from tests.contract.commits import attaching, beginning, receipt
+from tests.contract.commits import attaching, beginning, opening, receipt, taking
 
 Reason = dict[str, Any]
 NONE: Reason = {"Code": "None"}
@@ -36,7 +36,8 @@ def row(commit: Commit) -> Incident:
 def kinds(commit: Commit) -> list[str]:
     """Name the commit's items in the order of its reasons."""
     named = ["receipt"] * len(commit.receipts) + ["event"] * len(commit.events)
-    return named + ["incident"] * (commit.incident is not None) + ["pointer"] * (commit.pointer is not None)
+    named += ["incident"] * (commit.incident is not None) + ["pointer"] * (commit.pointer is not None)
+    return named + ["guard"] * (commit.guard is not None)
 
 
 def stored(commit: Commit, position: int) -> dict[str, Any]:
@@ -48,6 +49,13 @@ def stored(commit: Commit, position: int) -> dict[str, Any]:
             return event_item(commit.events[position - len(commit.receipts)])
         case "incident":
             return incident_item(row(commit))
+        case "guard":
+            assert commit.guard is not None
+            match commit.guard:
+                case KeyHeld(pointer):
+                    return pointer_item(pointer)
+                case RowUnmoved(incident):
+                    return incident_item(incident)
         case _:
             assert commit.pointer is not None
             return pointer_item(commit.pointer)
@@ -74,6 +82,7 @@ def expected(commit: Commit, reasons: list[Reason]) -> str:
         found = [reason for name, reason in named if name == kind and reason["Code"] == "ConditionalCheckFailed"]
         return any(item is None or ("Item" in reason) is item for reason in found)
 
+    held, unmoved = isinstance(commit.guard, KeyHeld), isinstance(commit.guard, RowUnmoved)
     later = commit.pointer is not None and commit.pointer.occurrence > 1
     rules = [
         ("ReceiptExists", condition("receipt", item=True)),
@@ -84,7 +93,9 @@ def expected(commit: Commit, reasons: list[Reason]) -> str:
         ("PointerMoved", condition("pointer", item=True)),
         ("Corrupt", condition("pointer") and later),
         ("Unavailable", condition("pointer")),
-        ("VersionMoved", condition("incident")),
+        ("PointerMoved", held and condition("guard", item=True)),
+        ("Corrupt", held and condition("guard")),
+        ("VersionMoved", condition("incident") or (unmoved and condition("guard"))),
         ("Corrupt", condition("event")),
         ("Unavailable", True),
     ]
@@ -95,6 +106,8 @@ SHAPES = {
     "first occurrence": first(),
     "later occurrence": first(occurrence=2),
     "joining": attaching(row(first()), "k2", "k3"),
+    "opening what has waited": opening(row(first()), "k2"),
+    "taking the key of what has expired": taking(row(first()), "k2"),
     "receipts alone": Commit((receipt("k1"), receipt("k2"))),
 }
 
