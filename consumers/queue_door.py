@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from consumers.settlement import Case, Service, Settlement
 from pipeline.domain.authority import Registry
-from pipeline.domain.errors import Unavailable
+from pipeline.domain.errors import OpxError, Unavailable
 from pipeline.runtime.telemetry import Report
 from pipeline.services.decision import View
 from pipeline.services.ports import Clock, Message, RejectedQueue, SourceQueue
@@ -84,6 +84,6 @@ class QueueDoor:
         for (source, wait), messages in groups.items():
             try:
                 await self.sources[source].delay(messages, wait)
-            except Unavailable as error:
+            except OpxError as error:
                 # They come back all the same, after the queue's own visibility time-out.
                 self.report(Report(messages[0], "delay", None, error, 0.0))

@@ -84,7 +84,8 @@ class Settlement:
         except Exception as error:  # noqa: BLE001 - whatever it is, this message comes again and its neighbours go on
             failure = error
         operation = "unreadable" if isinstance(case.work, Exception) else case.work.operation
-        self.report(Report(case.message, operation, outcome, failure, self.clock.monotonic() - started))
+        principal = case.received.sender.principal
+        self.report(Report(case.message, operation, outcome, failure, self.clock.monotonic() - started, principal))
         return failure
 
     async def _take(self, case: Case, view: View, deadline: float) -> Outcome:

@@ -143,6 +143,8 @@ def _on_candidates() -> tuple[BadInput, ...]:
         case("lone-surrogate", spelled(candidate, "title", r'"half \ud83d"'), invalid, "title"),
         case("nul", spelled(candidate, "description", r'"a\u0000b"'), invalid, "description"),
         case("control-character", spelled(candidate, "dedupKey", r'"a\u0007b"'), invalid, "dedupKey"),
+        case("what-no-queue-takes", spelled(candidate, "title", r'"a\uffff"'), invalid, "title"),
+        case("what-no-queue-takes-in-data", candidate(metadata={"a": ["\ufffe"]}), invalid, "metadata"),
         case("raw-line-end-in-text", spelled(candidate, "title", '"a\nb"'), malformed),
         case("1e400", spelled(candidate, "confidence", "1e400"), invalid, "confidence"),
         case("nan", spelled(candidate, "confidence", "NaN"), malformed),

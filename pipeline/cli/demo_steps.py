@@ -215,7 +215,7 @@ async def receive_all(subscription: Subscription, stored: Stored, on_count: Call
     seen: set[tuple[str, int]] = set()
 
     def enough(arrived: list[Arrival]) -> bool:
-        seen.update(_place(arrival) for arrival in arrived)
+        seen.update(_place(arrival) for arrival in arrived if arrival.is_readable)
         on_count(len(seen))
         return wanted <= seen
 
@@ -227,7 +227,7 @@ def delivered(arrived: list[Arrival], wanted: set[tuple[str, int]]) -> Delivered
     seen: set[tuple[str, int]] = set()
     newest: dict[str, int] = {}
     late = 0
-    for arrival in arrived:
+    for arrival in filter(lambda one: one.is_readable, arrived):
         identity, sequence = place = _place(arrival)
         if place not in seen and sequence < newest.get(identity, 0):
             late += 1

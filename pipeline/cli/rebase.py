@@ -25,16 +25,21 @@ def days_to_now(newest: datetime, now: datetime) -> int:
     return (now - newest) // DAY
 
 
-def newest_time(bodies: Iterable[str]) -> datetime | None:
-    """Return the newest time in a recording, or None where it holds none that can be read."""
-    newest: datetime | None = None
-    for body in bodies:
-        document = _readable(body)
-        if document is None:
-            continue
+def newest_time(bodies: Iterable[str], now: datetime) -> datetime | None:
+    """Return the newest time in a recording that is not after `now`, or None where it holds none that can be read.
+
+    One message from a clock that was decades ahead must not move all others decades back. Only where every time lies in
+    the future does the newest of them count.
+    """
+    past: datetime | None = None
+    future: datetime | None = None
+    for document in filter(None, map(_readable, bodies)):
         for moment in _moments(document):
-            newest = moment if newest is None else max(newest, moment)
-    return newest
+            if moment <= now:
+                past = moment if past is None else max(past, moment)
+            else:
+                future = moment if future is None else max(future, moment)
+    return past or future
 
 
 def rebased(body: str, days: int) -> str:

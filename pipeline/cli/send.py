@@ -197,8 +197,9 @@ async def send_recording(
 
 
 def _days(recording: Recording) -> int:
-    newest = newest_time(line.body for line in recording.lines() if isinstance(line, Line))
-    return 0 if newest is None else days_to_now(newest, datetime.now(UTC))
+    now = datetime.now(UTC)
+    newest = newest_time((line.body for line in recording.lines() if isinstance(line, Line)), now)
+    return 0 if newest is None else days_to_now(newest, now)
 
 
 def _report(

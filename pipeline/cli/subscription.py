@@ -25,14 +25,19 @@ DEAD_AFTER_S: Final = 900
 WAIT_S: Final = 2
 RETENTION_S: Final = 3600
 TARGET_ID: Final = "listener"
+UNREADABLE: Final = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One event as it came over the bus."""
+    """One event as it came over the bus; what can't be read is UNREADABLE, with the text in its detail."""
 
     detail_type: str
     detail: Document
+
+    @property
+    def is_readable(self) -> bool:
+        return self.detail_type != UNREADABLE
 
 
 class Subscription:
@@ -55,7 +60,7 @@ class Subscription:
         messages = answer.get("Messages", ())
         if not messages:
             return ()
-        arrivals = tuple(_arrival(message["Body"]) for message in messages)
+        arrivals = tuple(arrival_of(message["Body"]) for message in messages)
         with translated("deleting received events"):
             await self._sqs.delete_message_batch(
                 QueueUrl=self._queue_url,
@@ -63,7 +68,7 @@ class Subscription:
                     {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"]} for index, message in enumerate(messages)
                 ],
             )
-        return tuple(arrival for arrival in arrivals if arrival is not None)
+        return arrivals
 
     async def _mark_alive(self) -> None:
         with translated("marking the subscription as alive"):
@@ -71,13 +76,16 @@ class Subscription:
         self._marked_at = time.monotonic()
 
 
-def _arrival(body: str) -> Arrival | None:
+def arrival_of(body: str) -> Arrival:
+    """Return the event in a message's body."""
     try:
         envelope = parse_document(body)
-        return Arrival(str(envelope["detail-type"]), envelope["detail"])
-    except (Rejected, KeyError):
-        # The rule lets only opx's own events through; anything else was put into the queue by hand.
-        return None
+    except Rejected:
+        return Arrival(UNREADABLE, {UNREADABLE: body})
+    detail_type, detail = envelope.get("detail-type"), envelope.get("detail")
+    if not isinstance(detail_type, str) or not isinstance(detail, dict):
+        return Arrival(UNREADABLE, {UNREADABLE: body})
+    return Arrival(detail_type, detail)
 
 
 def pattern_of(detail_types: Sequence[str] = (), services: Sequence[str] = ()) -> Document:

@@ -84,7 +84,7 @@ async def _watch(screen: Screen, subscription: Subscription, limit: int | None) 
             continue
         failures = 0
         for arrival in arrivals:
-            show_arrival(screen, arrival, seen.mark(arrival))
+            show_arrival(screen, arrival, seen.mark(arrival) if arrival.is_readable else "")
             shown += 1
             if limit is not None and shown >= limit:
                 return

@@ -34,8 +34,10 @@ METADATA_DEPTH_MAX: Final = DEPTH_MAX - 4
 EVIDENCE_MAX: Final = 100
 LINKS_MAX: Final = 20
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROL_BUT_LAYOUT: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# SQS takes neither U+FFFE nor U+FFFF: an event that holds one would never reach a subscriber's queue.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
+_CONTROL_BUT_LAYOUT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+_UNDELIVERABLE: Final = re.compile("[\ufffe\uffff]")
 
 M = TypeVar("M")
 
@@ -59,8 +61,8 @@ class Model(BaseModel):
         return document
 
 
-def read(adapter: TypeAdapter[M], document: Document) -> M:
-    """Validate a canonical document; raise `Rejected` naming the first wrong field."""
+def read(adapter: TypeAdapter[M], document: Any) -> M:
+    """Validate a canonical document (or a part of one); raise `Rejected` naming the first wrong field."""
     try:
         return adapter.validate_python(document, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -123,6 +125,7 @@ def _at_most_bytes(limit: int) -> AfterValidator:
 Service = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_one_line)]
 Title = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_one_line)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_one_line)]
+LINE: Final = TypeAdapter(Line)
 Description = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_free_text)]
 Note = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_meaningful)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_meaningful)]
@@ -175,7 +178,10 @@ def _data(value: Any) -> Document:
         raise ValueError("an object is needed")
     if _depth(value) > METADATA_DEPTH_MAX:
         raise ValueError(f"nested deeper than {METADATA_DEPTH_MAX}")
-    if len(canonical_bytes(value)) > METADATA_BYTES_MAX:
+    written = canonical_bytes(value)
+    if _UNDELIVERABLE.search(written.decode()):
+        raise ValueError("U+FFFE and U+FFFF are not allowed")
+    if len(written) > METADATA_BYTES_MAX:
         raise ValueError(f"longer than {METADATA_BYTES_MAX} bytes as canonical JSON")
     return value
 

@@ -249,7 +249,7 @@ def _alarm_key(event: _AlarmEvent) -> str:
     return key
 
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]+")
 
 
 def _clean(text: Any, limit: int) -> str:

@@ -30,6 +30,8 @@ class IncidentEvent(Model):
     sequence: Sequence
     event_id: Uuid
     timestamp: Time
+    # Only where the deciding host's clock was behind the history, so that `timestamp` is the previous event's.
+    decided_at: Time | None = None
     actor: AuthorityContext
     previous_state: Annotated[State, Field(strict=False)]
     new_state: Annotated[State, Field(strict=False)]
@@ -112,6 +114,7 @@ def seal(change: Change, incident: str, tip: Tip, now: datetime) -> IncidentEven
         sequence=sequence,
         event_id=event_id(incident, sequence),
         timestamp=timestamp,
+        decided_at=now if now < timestamp else None,
         actor=change.actor,
         previous_state=tip.state,
         new_state=change.new_state,

@@ -141,7 +141,9 @@ def evolve(incident: Incident | None, event: IncidentEvent) -> Incident:
         case PromotionDecided() | IncidentOpened():
             metadata = _judged(metadata, fact.metadata)
         case IncidentResolved() | IncidentCancelled():
-            ending = Ending(at=event.timestamp, reason=fact.metadata.reason)
+            # By the deciding host's own clock: one host whose clock once ran ahead must not make this key swallow all new
+            # trouble until the others' clocks have caught up with it.
+            ending = Ending(at=event.decided_at or event.timestamp, reason=fact.metadata.reason)
             metadata = metadata.model_copy(update={"resolution": ending})
         case IncidentLinked():
             related = Related(relation=fact.metadata.relation, target=fact.metadata.target)

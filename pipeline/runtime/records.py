@@ -43,13 +43,19 @@ def stream_records_of(event: Mapping[str, Any]) -> tuple[StreamRecord, ...]:
 
 def _stream_record(record: Mapping[str, Any]) -> StreamRecord:
     change = str(record.get("eventName"))
-    told = record.get("dynamodb", {})
-    keys = told.get("Keys", {})
-    incident = keys.get("incidentId", {}).get("S")
-    number = keys.get("sequence", {}).get("N")
-    sequence = int(number) if number is not None and str(number).isdecimal() else None
+    incident: str | None = None
+    sequence: int | None = None
     try:
+        told = record["dynamodb"]
+        incident = told["Keys"]["incidentId"]["S"]
+        sequence = _number(told["Keys"]["sequence"]["N"])
         document = from_item(told["NewImage"]) if "NewImage" in told else None
-    except (OpxError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+    except (OpxError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         return StreamRecord(change, incident, sequence, None, f"{type(error).__name__}: {error}")
     return StreamRecord(change, incident, sequence, document)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("the key's sequence is not a number from 1")
+    return int(text)

@@ -11,6 +11,7 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
+from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.errors import Conflict, Corrupt, OpxError, Unavailable
 from pipeline.domain.transitions import State
 from pipeline.services.decision import Applied, Outcome, Refused, Replayed
@@ -27,6 +28,7 @@ class Report:
     outcome: Outcome | None
     error: Exception | None
     duration_s: float
+    principal: str = ""
 
 
 _AUTHORITY_STATUS = 403
@@ -75,7 +77,7 @@ class Telemetry:
                 refused = receipt.refusal() is not None
             case Refused(refusal):
                 line |= {"outcome": "refused", "code": refusal.code, "incident_id": refusal.incident_id}
-                line |= {"field": refusal.field, "principal": report.message.sender_id.partition(":")[0]}
+                line |= {"field": refusal.field, "principal": report.principal or report.message.sender_id.partition(":")[0]}
                 self._count("Refused")
                 refused = True
                 if refusal.status == _AUTHORITY_STATUS:
@@ -99,16 +101,22 @@ class Telemetry:
         began = before is None or before.incident_id != incident.incident_id
         origin = State.PENDING if began or before is None else before.state
         line |= {"incident_id": incident.incident_id, "from": origin, "to": incident.state, "version": incident.version}
-        line["actor_type"] = incident.authority.authority_type
+        line["actor_type"] = applied.actor_type
         if answer == "created":
             self._count("IncidentsCreated")
-        if origin is not incident.state:
-            self._count("Transitions")
-            # From the sender's queue to the committed transaction: what a person waits for.
-            latency_ms = (incident.updated_at - sent_at).total_seconds() * 1000
-            self.metrics.add_metric(name="TransitionLatency", unit=MetricUnit.Milliseconds, value=max(0.0, latency_ms))
-            self.log.info("transition", extra=line | {"request_id": self.request_id})
+        for event in applied.events:
+            if event.new_state is not event.previous_state:
+                self._transition(event, line, sent_at)
         return line
+
+    def _transition(self, event: IncidentEvent, line: dict[str, Any], sent_at: datetime) -> None:
+        self._count("Transitions")
+        # From the sender's queue to the committed transaction: what a person waits for.
+        latency_ms = (event.timestamp - sent_at).total_seconds() * 1000
+        self.metrics.add_metric(name="TransitionLatency", unit=MetricUnit.Milliseconds, value=max(0.0, latency_ms))
+        step = {"from": event.previous_state, "to": event.new_state, "version": event.sequence}
+        step |= {"actor_type": event.actor.authority_type, "request_id": self.request_id}
+        self.log.info("transition", extra=line | step)
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         kind = type(error).__name__

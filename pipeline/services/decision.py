@@ -11,13 +11,13 @@ from datetime import datetime
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from pipeline.domain.base import EVENT_BYTES_MAX
-from pipeline.domain.decisions import UNCHANGED, Accepted, Decision, Nothing
+from pipeline.domain.decisions import GATE, UNCHANGED, Accepted, Decision, Nothing
 from pipeline.domain.envelope import IncidentEvent, size_of
 from pipeline.domain.errors import Code, Conflict, Corrupt, Refusal, Unavailable
 from pipeline.domain.ids import incident_id as id_of
 from pipeline.domain.incidents import Incident, advance
 from pipeline.domain.receipts import Answer, IdempotencyRecord, Request, Result, result_of_change, result_of_refusal
-from pipeline.domain.transitions import HOLDS_KEY, EventType
+from pipeline.domain.transitions import HOLDS_KEY, AuthorityType, EventType
 from pipeline.services.ports import (
     Clock,
     Commit,
@@ -44,6 +44,12 @@ class Applied:
     before: Incident | None = None
     attempts: int = 1
     events: tuple[IncidentEvent, ...] = ()
+
+    @property
+    def actor_type(self) -> AuthorityType | None:
+        """The authority of whoever asked; the gate's own only where nobody else acted."""
+        kinds = [event.actor.authority_type for event in self.events if event.actor != GATE]
+        return kinds[0] if kinds else next((event.actor.authority_type for event in self.events), None)
 
 
 @dataclass(frozen=True, slots=True)

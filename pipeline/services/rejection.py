@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.domain.authority import Registry, Sender, sender_from_id
+from pipeline.domain.base import LINE, read
 from pipeline.domain.candidates import Received
 from pipeline.domain.canonical import Document, format_time, parse_document, parse_time
 from pipeline.domain.errors import Code, Refusal, Rejected
@@ -26,7 +27,12 @@ def rejection(message: Message, received: Received, refusal: Refusal) -> Rejecte
 
 
 def explanation(message: Message, received: Received, refusal: Refusal) -> Document:
-    attributes = {name: value for name, value in message.attributes.items() if name != ATTRIBUTE}
+    attributes = dict(message.attributes)
+    if received.message_id != message.message_id:
+        # Redriven: `opx` is the first rejection's word, and what it keeps are the first sender's attributes.
+        earlier = attributes.pop(ATTRIBUTE, {})
+        kept = parse_document(str(earlier.get("stringValue", "{}"))).get("attributes")
+        attributes |= kept if isinstance(kept, dict) else {}
     document: Document = {
         "code": refusal.code.value,
         "reason": ascii_text(refusal.sentence()),
@@ -63,9 +69,9 @@ def _first_sender(claimed: Mapping[str, Any]) -> Received:
         told = parse_document(str(claimed.get("stringValue", "")))
         sender_id, message_id = str(told["originalSenderId"]), str(told["originalMessageId"])
         sender = Sender(ALARMS_PRINCIPAL) if sender_id == ALARMS_PRINCIPAL else sender_from_id(sender_id)
-        if not sender.principal.strip() or not message_id.strip():
-            raise ValueError("an empty id")
+        for identity in (sender.principal, sender.session or sender.principal, message_id):
+            read(LINE, identity)
         return Received(sender, message_id, parse_time(str(told["originalSentAt"])))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, Rejected) as error:
         detail = f"The redriven message does not say whose it was ({type(error).__name__}: {error})."
         raise Rejected(Refusal(Code.INVALID_FIELD, detail, ATTRIBUTE)) from None

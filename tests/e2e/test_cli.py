@@ -1,5 +1,6 @@
 """The command line against the deployed stack: what a person does, and what is left when they stop. One engine for all."""
 
+import asyncio
 import json
 import os
 import signal
@@ -19,11 +20,17 @@ from pipeline.cli.operating import post
 from pipeline.cli.session import session_at
 from pipeline.cli.subscription import ALIVE_TAG, DEAD_AFTER_S, drain, pattern_of, subscribe, sweep
 from pipeline.cli.target import Selection, local_target
-from tests.support.stack import Stack
+from pipeline.domain.base import METADATA_DEPTH_MAX
+from tests.support.stack import Stack, wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 WITHIN_S = 30.0
+DEPLOYED_AS = {
+    "CandidatesFunction": "opx-candidates",
+    "CommandsFunction": "opx-commands",
+    "FanoutFunction": "opx-fanout",
+}
 Opx = Callable[..., tuple[int, list[dict[str, Any]], list[dict[str, Any]]]]
 
 
@@ -241,3 +248,96 @@ def test_a_persons_credentials_never_reach_the_local_engine(
     before = dict(os.environ)
     assert opx("status")[0] == 0
     assert dict(os.environ) == before
+
+
+@pytest.mark.usefixtures("stack")  # whose build fills the cache of dependencies, which alone may ask a person's proxy
+def test_the_local_engine_works_wherever_a_persons_proxies_and_profiles_point(tmp_path: Path, service: str) -> None:
+    names = [f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL")]
+    proxies = dict.fromkeys([*names, *(name.lower() for name in names)], "http://127.0.0.1:1")
+    own = {name: value for name, value in os.environ.items() if name != "no_proxy"}
+    own |= proxies | {"AWS_PROFILE": "not-there", "AWS_CONFIG_FILE": str(tmp_path / "missing")}
+
+    def run(*arguments: str) -> list[dict[str, Any]]:
+        command = [sys.executable, "-m", "pipeline.cli.main", "--json", "--state-dir", str(tmp_path / "engine"), *arguments]
+        root = Path(__file__).parents[2]
+        done = subprocess.run(command, env=own, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), (arguments, done.stderr)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    try:
+        assert run("up")[0]["reused"] is False
+        # Worked off: so the functions reach the engine's tables and queues past the proxies, too.
+        assert run("send", "--json-body", candidate(service))[0]["stillWaiting"] == 0
+        assert [found["state"] for found in run("incidents", "--service", service)] == ["OPEN"]
+        assert run("status")[0]["incidents"]["OPEN"] == 1
+    finally:
+        assert run("down") == [{"stopped": True}]
+
+
+# --- waiting until a sending is worked off -----------------------------------------------------------------------------
+
+DELAY_S = 4
+
+
+def delayed(stack: Stack, service: str) -> None:
+    """Put a message into the candidates queue that nobody can receive for a while."""
+    url, body = stack.outputs["CandidatesQueueUrl"], candidate(service, 999)
+    stack.client("sqs").send_message(QueueUrl=url, MessageBody=body, DelaySeconds=DELAY_S)
+
+
+def test_a_sending_waits_until_the_queue_is_worked_off_and_counts_what_was_rejected(
+    stack: Stack, opx: Opx, service: str
+) -> None:
+    bodies = [candidate(service, number, dedupKey=f"key-{number}") for number in range(12)]
+    bodies += [candidate(service, 100, severity="SEV9"), "[]"]
+    delayed(stack, service)
+    began = time.monotonic()
+    code, sent, _ = opx("send", "-", "--wait", stdin="\n".join(bodies))
+    assert (code, sent[0]["sent"], sent[0]["stillWaiting"], sent[0]["rejected"]) == (0, 14, 0, 2)
+    assert time.monotonic() - began > DELAY_S - 1
+    assert stack.depth("CandidatesQueueUrl") == 0
+    _, found, _ = opx("incidents", "--service", service)
+    assert len(found) == 13
+
+
+def test_a_sending_that_need_not_wait_returns_at_once(stack: Stack, opx: Opx, service: str) -> None:
+    delayed(stack, service)
+    code, sent, _ = opx("send", "--no-wait", "--json-body", candidate(service))
+    assert stack.depth("CandidatesQueueUrl") > 0
+    assert (code, sent[0]["sent"]) == (0, 1)
+    assert not {"stillWaiting", "rejected", "settledAfterSeconds"} & set(sent[0])
+    wait_until(lambda: stack.depth("CandidatesQueueUrl") == 0, WITHIN_S)
+
+
+# --- the functions' environment ----------------------------------------------------------------------------------------
+
+
+def test_the_environment_for_sam_local_is_that_of_the_deployed_functions(stack: Stack) -> None:
+    shown = CliRunner().invoke(app, ["--state-dir", str(stack.engine.state_dir), "environment"])
+    printed: dict[str, dict[str, str]] = json.loads(shown.stdout)
+    for function, deployed_as in DEPLOYED_AS.items():
+        found = stack.client("lambda").get_function_configuration(FunctionName=deployed_as)["Environment"]["Variables"]
+        ours = {name: value for name, value in printed[function].items() if name.startswith("OPX_")}
+        assert ours == {name: found.get(name) for name in ours}
+    assert set(printed) == set(DEPLOYED_AS)
+
+
+# --- the deepest data --------------------------------------------------------------------------------------------------
+
+
+async def test_the_deepest_event_that_is_taken_reaches_a_listener_readable(stack: Stack, service: str) -> None:
+    tags: Any = "deep"
+    for _ in range(METADATA_DEPTH_MAX):
+        tags = {"a": tags}
+    target = local_target(Selection(state_dir=stack.engine.state_dir))
+    async with session_at(target, "sqs", "events") as session:
+        pattern = pattern_of(services=[service])
+        async with subscribe(session.clients, target.output("BusName"), target.prefix, pattern) as subscription:
+            for number, metadata in ((1, {}), (2, tags)):
+                body = candidate(service, number, metadata=metadata, severity=f"SEV{3 - number}")
+                await session.clients.sqs.send_message(QueueUrl=target.output("CandidatesQueueUrl"), MessageBody=body)
+                await asyncio.sleep(1)
+            arrived = await drain(subscription, lambda found: len(found) >= 3, WITHIN_S)
+    assert all(item.is_readable for item in arrived), arrived
+    attached = next(item for item in arrived if item.detail_type == "EvidenceAttached")
+    assert json.dumps(attached.detail, default=str).count('"a":') == METADATA_DEPTH_MAX

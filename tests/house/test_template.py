@@ -34,7 +34,8 @@ OUTPUTS = {
     *(f"{queue}Url" for queue in ("AlarmsQueue", "RejectedQueue", "FanoutFailuresQueue")),
     *(f"{queue}DlqUrl" for queue in ("Candidates", "Alarms", "Commands")),
     *(f"{table}TableName" for table in ("Incidents", "Events", "Idempotency")),
-    *("BusName", "BusArn", "ProducerPolicyArn", "OperatorPolicyArn", "RedriveRoleArn"),
+    *(f"{caller}PolicyArn" for caller in ("Producer", "Operator", "Reader", "Auditor", "Subscriber")),
+    *("BusName", "BusArn", "RedriveRoleArn"),
 }
 REACHED_BY = {
     "IncidentsTable": "OPX_INCIDENTS_TABLE",
@@ -57,6 +58,7 @@ COMMON_VARIABLES = {
 
 @PROMISES.promise(
     ("Outputs/CandidatesQueueUrl", GONE),
+    ("Outputs/AuditorPolicyArn", GONE),
     ("Outputs/EventsTableName/Description", GONE),
     ("Outputs/BusArn/Value", "Nothing.Arn"),
 )

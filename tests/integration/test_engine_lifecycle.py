@@ -14,16 +14,21 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.local import processes
+from pipeline.local import deploy, processes
 from pipeline.local.deploy import aws
 from pipeline.local.engine import EngineError, RunningEngine, find_running, start, stop
 from pipeline.local.health import answers
-from pipeline.local.paths import PROJECT_ROOT, PYTHON_MINOR
+from pipeline.local.paths import PROJECT_ROOT, PYTHON_MINOR, StateFolder
 
 pytestmark = pytest.mark.engine
+
+SECRET = "a-real-secret-of-a-person"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+A_PERSONS = dict.fromkeys((*PROXIES, "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"), SECRET)
 
 OWNER = """
 import sys, time
@@ -43,11 +48,28 @@ def handler(event, context):
 """
 
 
+# A function that tells what it sees.
+MIRROR = """
+import os
+def handler(event, context):
+    return dict(os.environ)
+"""
+
+
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "engine"
     yield folder
     stop(folder)
+
+
+def tmp_program(folder: Path, line: str) -> Path:
+    """Return a program that does what a line of shell says."""
+    folder.mkdir(exist_ok=True)
+    program = folder / "program"
+    program.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+    program.chmod(0o755)
+    return program
 
 
 def traces(state: Path) -> list[str]:
@@ -93,21 +115,26 @@ def endpoint_of(owner: subprocess.Popen[str]) -> str:
     return owner.stdout.readline().strip()
 
 
-def leave_a_stray(engine: RunningEngine) -> int:
-    """Let a function of the engine start a process that detaches itself; return its pid."""
+def invoke(engine: RunningEngine, name: str, source: str) -> Any:
+    """Make a function of this source and return what it answers."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("stray.py", STRAY)
+        archive.writestr(f"{name}.py", source)
     client = aws(engine.endpoint_url, "lambda")
     client.create_function(
-        FunctionName="stray",
+        FunctionName=name,
         Runtime=f"python{PYTHON_MINOR}",
-        Role="arn:aws:iam::000000000000:role/stray",
-        Handler="stray.handler",
+        Role=f"arn:aws:iam::000000000000:role/{name}",
+        Handler=f"{name}.handler",
         Code={"ZipFile": packed.getvalue()},
     )
-    with client.invoke(FunctionName="stray")["Payload"] as payload:
-        return int(payload.read())
+    with client.invoke(FunctionName=name)["Payload"] as payload:
+        return json.loads(payload.read())
+
+
+def leave_a_stray(engine: RunningEngine) -> int:
+    """Let a function of the engine start a process that detaches itself; return its pid."""
+    return int(invoke(engine, "stray", STRAY))
 
 
 def test_second_start_reuses_the_running_engine(state: Path) -> None:
@@ -230,19 +257,33 @@ def test_an_engine_that_dies_is_cleared_away_by_its_supervisor(state: Path) -> N
     assert "the engine ended by itself" in engine.log.read_text(encoding="utf-8")
 
 
-def test_a_persons_aws_settings_never_reach_the_engine(state: Path) -> None:
-    secret = "a-real-secret-of-a-person"
-    with own(state, "leash", "stay", AWS_PROFILE=secret, AWS_SECRET_ACCESS_KEY=secret, HTTP_PROXY=secret) as owner:
+def test_a_persons_settings_never_reach_the_engine_nor_its_functions(state: Path) -> None:
+    with own(state, "leash", "stay", **A_PERSONS) as owner:
         endpoint_of(owner)
         engine = find_running(state)
         assert engine is not None
         shown = Path(f"/proc/{engine.pid}/environ")
         environment = shown.read_text() if shown.exists() else "\n".join(processes.run_ps("-Ep", str(engine.pid)))
+        seen: dict[str, str] = invoke(engine, "mirror", MIRROR)
         owner.kill()
         owner.communicate()
     assert "AWS_SECRET_ACCESS_KEY=test" in environment
-    assert secret not in environment
+    assert seen["AWS_SECRET_ACCESS_KEY"] == "test"
+    assert SECRET not in environment
+    assert SECRET not in json.dumps(seen)
     assert wait_until(lambda: traces(state) == [], within_s=5), traces(state)
+
+
+def test_a_persons_settings_never_reach_the_sam_cli(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in A_PERSONS.items():
+        monkeypatch.setenv(name, value)
+    told = tmp_program(state, "env")
+    monkeypatch.setattr(deploy, "SAM", told)
+    engine = RunningEngine(state, "http://127.0.0.1:9", 9, 1, 1, "", False, 1, state / "log", False)
+    deploy.run_sam(engine, StateFolder.at(state), [])
+    environment = (state / "deploy.log").read_text(encoding="utf-8")
+    assert "AWS_ENDPOINT_URL=http://127.0.0.1:9" in environment
+    assert SECRET not in environment
 
 
 def test_an_engine_that_cannot_start_shows_its_log_and_what_to_do(state: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 from pipeline.cli.demo_steps import Stored, Storm, delivered, sample, walk
 from pipeline.cli.operating import explanation_of
 from pipeline.cli.reading import find_incident, is_full_id
-from pipeline.cli.subscription import Arrival, pattern_of
-from pipeline.cli.tail import Seen
+from pipeline.cli.subscription import UNREADABLE, Arrival, arrival_of, pattern_of
+from pipeline.cli.tail import Seen, show_arrival
 from pipeline.cli.telling import allowed_documents, incident_facts, matches, read_event, short, told
-from pipeline.cli.terminal import REFUSED, CommandError
-from pipeline.domain.base import read
+from pipeline.cli.terminal import REFUSED, CommandError, Screen
+from pipeline.domain.base import METADATA_DEPTH_MAX, read
 from pipeline.domain.canonical import normalise, parse_document
 from pipeline.domain.commands import COMMAND
 from pipeline.domain.errors import Rejected
@@ -97,6 +97,28 @@ def test_a_tail_marks_repetitions_and_late_events_and_hides_none() -> None:
     assert marks == ["", "", "late", "again", "again", "", ""]
 
 
+@pytest.mark.parametrize("body", ["not JSON", "{}", '{"detail-type": "NoteAdded"}', '{"detail-type": 5, "detail": {}}'])
+def test_what_can_not_be_read_arrives_all_the_same(body: str) -> None:
+    found = arrival_of(body)
+    assert (found.is_readable, found.detail) == (False, {UNREADABLE: body})
+
+
+def test_the_deepest_event_can_be_read_in_its_envelope() -> None:
+    tags: object = "deep"
+    for _ in range(METADATA_DEPTH_MAX):
+        tags = {"a": tags}
+    detail = {"metadata": {"report": {"tags": tags}}}
+    assert arrival_of(json.dumps({"detail-type": "EvidenceAttached", "detail": detail})).is_readable
+
+
+def test_a_tail_says_what_it_could_not_read(capsys: pytest.CaptureFixture[str]) -> None:
+    torn = arrival_of("torn \x1b[2J")
+    show_arrival(Screen(as_json=True), torn, "")
+    assert json.loads(capsys.readouterr().out) == {UNREADABLE: "torn \x1b[2J"}
+    show_arrival(Screen(as_json=False), torn, "")
+    assert "can't be read" in capsys.readouterr().out
+
+
 def test_a_rule_asks_for_opxs_own_events_only() -> None:
     assert pattern_of() == {"source": ["opx.incidents"]}
     narrow = pattern_of(["NoteAdded"], ["checkout"])
@@ -144,7 +166,7 @@ def test_the_demonstration_notices_a_missing_late_or_repeated_event() -> None:
     wanted = {("i", 1), ("i", 2), ("i", 3)}
     whole = delivered([arrival(1), arrival(3), arrival(2), arrival(2)], wanted)
     assert (whole.arrivals, whole.distinct, whole.late, whole.missing, whole.gapless) == (4, 3, 1, (), True)
-    torn = delivered([arrival(1), arrival(3)], wanted)
+    torn = delivered([arrival(1), arrival_of("torn"), arrival(3)], wanted)
     assert (torn.missing, torn.gapless) == ((("i", 2),), False)
 
 

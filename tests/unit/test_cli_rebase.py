@@ -86,7 +86,7 @@ def test_moved_alike_it_is_a_duplicate_and_moved_on_another_day_it_is_new() -> N
 def test_opx_reads_the_moved_message_as_the_same_trouble(document: dict[str, Any]) -> None:
     received = Received(Sender("AROAEXAMPLE"), "m1", NOW)
     body = json.dumps(document)
-    newest = newest_time([body])
+    newest = newest_time([body], NOW)
     assert newest is not None
     before = read_intake(parse_document(body), received).candidate
     after = read_intake(parse_document(rebased(body, days_to_now(newest, NOW))), received).candidate
@@ -101,7 +101,7 @@ def test_opx_reads_the_moved_message_as_the_same_trouble(document: dict[str, Any
 )
 def test_what_opx_could_not_read_stays_as_it_is(body: str) -> None:
     assert rebased(body, 5) == body
-    assert newest_time([body]) is None
+    assert newest_time([body], NOW) is None
 
 
 def test_by_no_days_the_very_text_stays() -> None:
@@ -138,4 +138,18 @@ def test_times_without_a_zone_move_too_so_that_they_are_refused_for_what_they_ar
 
 def test_the_newest_of_a_recording_counts_states_and_evidence() -> None:
     late = CANDIDATE | {"evidence": [{"kind": "log", "ref": "x", "observedAt": "2026-03-03T00:00:00Z"}]}
-    assert newest_time([json.dumps(ALARM), json.dumps(late), json.dumps(CANDIDATE)]) == datetime(2026, 3, 3, tzinfo=UTC)
+    bodies = [json.dumps(document) for document in (ALARM, late, CANDIDATE)]
+    assert newest_time(bodies, NOW) == datetime(2026, 3, 3, tzinfo=UTC)
+
+
+def test_one_message_from_the_future_moves_no_recording_into_the_past() -> None:
+    ahead = json.dumps(CANDIDATE | {"observedAt": "2099-01-01T00:00:00Z"})
+    newest = newest_time([json.dumps(ALARM), ahead, json.dumps(CANDIDATE)], NOW)
+    assert newest == datetime(2026, 3, 2, 8, tzinfo=UTC)
+
+
+def test_a_recording_that_lies_in_the_future_as_a_whole_moves_back() -> None:
+    ahead = json.dumps({"type": "candidate", "observedAt": "2099-01-01T00:00:00Z"})
+    newest = newest_time([ahead], NOW)
+    assert newest is not None
+    assert timedelta(0) <= NOW - (newest + timedelta(days=days_to_now(newest, NOW))) < timedelta(days=1)

@@ -91,8 +91,8 @@ def test_json_keeps_numbers_exact() -> None:
 @pytest.mark.parametrize("text", [*HOSTILE, "[bold red]x[/bold red]", ":smile:", "[link=http://x]y[/link]"])
 def test_a_table_shows_outside_text_literally(text: str) -> None:
     shown = screen()
-    shown.table([Column("title"), Column("more", wrap=True)], [(cell(text), cell(text))])
-    assert written(shown.out).count(safe(text)) == 2
+    shown.table([Column("title"), Column("more", wrap=True)], [(cell(text), cell(text))], title=f"checkout: {text}")
+    assert written(shown.out).count(safe(text)) == 3
 
 
 def test_a_narrow_terminal_takes_room_from_what_may_wrap() -> None:

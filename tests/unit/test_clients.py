@@ -14,6 +14,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from pipeline.domain.errors import Corrupt, Unavailable
+from pipeline.local.deploy import aws
 from pipeline.stores.clients import open_clients, translate, translated
 
 NOWHERE = "http://127.0.0.1:9"
@@ -95,6 +96,57 @@ async def test_an_engine_that_is_not_there_is_unavailable_after_three_attempts()
         with pytest.raises(Unavailable, match="EndpointConnectionError"), translated("ListTables"):
             await clients.dynamodb.list_tables()
     assert len(attempts) == 3
+
+
+RUBBISH = {
+    **dict.fromkeys(
+        ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:1"
+    ),
+    **dict.fromkeys(("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID"), "a-persons-own"),
+    "AWS_CONFIG_FILE": "no such file",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:2",
+    "AWS_USE_FIPS_ENDPOINT": "true",
+    "AWS_USE_DUALSTACK_ENDPOINT": "true",
+    "AWS_MAX_ATTEMPTS": "many",
+    "AWS_RETRY_MODE": "never",
+    "AWS_DEFAULTS_MODE": "none",
+}
+
+
+@pytest.fixture
+def rubbish(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy")
+    for name, value in RUBBISH.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("rubbish")
+async def test_an_endpoint_given_by_its_address_is_asked_itself_whatever_the_environment_says() -> None:
+    asked: list[Any] = []
+    async with open_clients(endpoint_url=NOWHERE, keys=("key", "secret")) as clients:
+        for service in ("dynamodb", "sqs", "events"):
+            client = clients.of(service)
+            client.meta.events.register(f"before-send.{service}.*", lambda request, **sent: asked.append(request))
+        # A proxy in between would answer with ProxyConnectionError.
+        for call in (clients.dynamodb.list_tables, clients.sqs.list_queues, clients.events.list_rules):
+            with pytest.raises(Unavailable, match="EndpointConnectionError"), translated("asking"):
+                await call()
+    assert {request.url for request in asked} == {f"{NOWHERE}/"}
+    assert all(b"Credential=key/" in request.headers["Authorization"] for request in asked)
+
+
+@pytest.mark.usefixtures("rubbish")
+def test_a_deployment_asks_its_engine_whatever_the_environment_says() -> None:
+    for service, call in (("s3", "list_buckets"), ("cloudformation", "describe_stacks")):
+        with pytest.raises(EndpointConnectionError, match=NOWHERE):
+            getattr(aws(NOWHERE, service), call)()
+
+
+async def test_without_an_address_a_persons_proxy_and_endpoint_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:2")
+    async with open_clients(("sqs",)) as clients:
+        assert clients.sqs.meta.endpoint_url == "http://127.0.0.1:2"
+        assert clients.sqs.meta.config.proxies is None
 
 
 async def test_only_the_clients_asked_for_are_open() -> None:

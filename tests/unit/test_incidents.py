@@ -172,3 +172,16 @@ def test_usual_rows_and_events_are_small() -> None:
     events, incident = advance(None, INCIDENT_ID, [change("created"), change("opened")], NOW)
     assert len(canonical_bytes(incident.to_document())) <= 1024
     assert [len(canonical_bytes(event.to_document())) <= 2048 for event in events] == [True, True]
+
+
+def test_an_ending_is_by_the_deciding_hosts_clock_where_an_earlier_hosts_ran_ahead() -> None:
+    ahead = NOW + timedelta(days=1)
+    given = incident_in(State.MITIGATING)
+    events, noted = advance(given, given.incident_id, [attachment("r")], ahead)
+    assert events[0].decided_at is None
+    (resolved,), after_all = advance(noted, given.incident_id, [change("resolved")], NOW)
+    assert (resolved.timestamp, resolved.decided_at) == (ahead, NOW), "time never runs backwards in a history"
+    assert after_all.metadata.resolution is not None
+    assert after_all.metadata.resolution.at == NOW
+    assert event_hash(resolved.to_document()) == resolved.hash
+    assert IncidentEvent.from_document(resolved.to_document()) == resolved

@@ -101,3 +101,17 @@ async def test_a_pointer_that_was_set_back_is_corruption_and_ends_at_once() -> N
     world.clock.time = NOW + timedelta(hours=2)
     with pytest.raises(Corrupt, match="behind"):
         await world.offer(candidate_body())
+
+
+async def test_a_clock_that_once_ran_ahead_does_not_silence_the_key() -> None:
+    """A host a day ahead writes a note, another resolves; trouble seen five hours later is a new incident."""
+    world = World()
+    applied(await world.offer(candidate_body()))
+    world.clock.time = NOW + timedelta(days=1)
+    applied(await world.order(command_body("add-note", FIRST, note="from a host with a wrong clock")))
+    world.clock.time = NOW + timedelta(minutes=1)
+    await world.walk(FIRST, "MITIGATING", "RESOLVED")
+    world.clock.time = NOW + timedelta(hours=5)
+    applied(await world.offer(candidate_body()))
+    assert world.row(SECOND)["state"] == "OPEN"
+    audit(world.store)

@@ -77,9 +77,18 @@ def test_a_sender_without_a_session_stays_without_one() -> None:
     assert explained(message("m", "{}", sender_id="AIDAUSER"))["originalSenderId"] == "AIDAUSER"
 
 
-def test_an_explanation_that_a_sender_made_up_is_not_copied() -> None:
+def test_an_explanation_that_a_sender_made_up_is_kept_as_what_it_is_an_attribute_of_the_sender() -> None:
     lie = explanation_attribute({"originalSenderId": "AROAOPERATOR:dana"})
-    assert "attributes" not in explained(message("m", "{}", attributes=lie))
+    told = explained(message("m", "{}", attributes=lie))
+    assert told["attributes"] == lie
+    assert told["originalSenderId"] == "000000000000"
+
+
+def test_a_message_rejected_again_after_a_redrive_keeps_its_first_attributes() -> None:
+    first = explained(message("m", "{}", attributes={"team": {"dataType": "String", "stringValue": "carts"}}))
+    again = message("m-2", "{}", sender_id="AROAREDRIVE:s", attributes=explanation_attribute(first))
+    received = Received(Sender("000000000000"), "m", again.sent_at)
+    assert explanation(again, received, Refusal(Code.INVALID_FIELD, "x"))["attributes"] == first["attributes"]
 
 
 @given(st.text())
