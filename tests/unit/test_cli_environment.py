@@ -8,7 +8,7 @@ from pipeline.cli.target import Selection, Target
 from pipeline.runtime.settings import CandidatesSettings, CommandsSettings, FanoutSettings
 from tests.house.template import load
 
-SETTINGS = {
+SETTINGS: dict[str, type[CandidatesSettings | CommandsSettings | FanoutSettings]] = {
     "CandidatesFunction": CandidatesSettings,
     "CommandsFunction": CommandsSettings,
     "FanoutFunction": FanoutSettings,
