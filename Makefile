@@ -10,13 +10,16 @@ PINS := infra/requirements
 
 # A name on PATH may be a launcher that can't run: the first that really runs and is new enough is taken.
 PROBE := import sys, venv, pip; sys.exit(sys.version_info < (3, 11))
+# Rather the interpreter behind an environment that happens to be active: it may be the very one that is made again.
+BASE := import sys; print(sys._base_executable)
 ifndef PYTHON
 PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
-	$$p -c '$(PROBE)' >/dev/null 2>&1 && { $$p -c 'import sys; print(sys.executable)'; break; }; done)
+	for q in "$$($$p -c '$(BASE)' 2>/dev/null)" "$$p"; do \
+	"$$q" -c '$(PROBE)' >/dev/null 2>&1 && { "$$q" -c 'import sys; print(sys.executable)'; break 2; }; done; done)
 endif
 
 # An environment is current while its pins and its interpreter are those it was made from.
-PYTHON_ID := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3], sys.prefix)' 2>/dev/null)
+PYTHON_ID := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3], sys.base_prefix)' 2>/dev/null)
 key = $(firstword $(shell { cat $(1); echo '$(PYTHON_ID)'; } | cksum))
 DEV := .opx/made/dev-$(call key,$(PINS)/dev.txt)
 PROJECT := .opx/made/project-$(call key,pyproject.toml $(PINS)/dev.txt)
@@ -36,10 +39,10 @@ IN_MEMORY := $(wildcard tests/unit tests/property tests/contract)
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: python ## make the three environments (at once if nothing changed)
+setup: python ## make what runs here: the environments and opx (at once if nothing changed)
 ifneq ($(MISSING),)
 	@echo "setting up: $(foreach stamp,$(MISSING),$(call kind,$(stamp))) (once, about a minute; $(PYTHON))"
-	@$(MAKE) --no-print-directory -j3 $(MISSING) PYTHON='$(PYTHON)'
+	@$(MAKE) --no-print-directory -j3 $(ENVIRONMENTS) PYTHON='$(PYTHON)'
 endif
 
 python:
@@ -56,6 +59,7 @@ define environment
 endef
 
 $(DEV):
+	@rm -f $(dir $@)project-*
 	$(call environment,.venv,$(PINS)/dev.txt,$@)
 	@touch $@ && echo '  .venv         ready (libraries, tests, linters)'
 
@@ -113,6 +117,6 @@ lock: python ## compile the pins again from infra/requirements/*.in
 	done
 
 clean: ## stop the engine, then remove the environments, local state and caches
-	@if [ -x .venv/bin/opx ]; then .venv/bin/opx down; fi
+	@if [ -d .opx ]; then $(PYTHON) -c 'from pipeline.local.engine import stop; stop()'; fi
 	@rm -rf .venv .opx .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

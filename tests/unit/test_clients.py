@@ -1,5 +1,6 @@
 """What a failed call means, and the settings every client is made with."""
 
+import time
 from typing import Any
 
 import pytest
@@ -136,7 +137,8 @@ async def test_an_endpoint_given_by_its_address_is_asked_itself_whatever_the_env
 
 
 @pytest.mark.usefixtures("rubbish")
-def test_a_deployment_asks_its_engine_whatever_the_environment_says() -> None:
+def test_a_deployment_asks_its_engine_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between botocore's attempts
     for service, call in (("s3", "list_buckets"), ("cloudformation", "describe_stacks")):
         with pytest.raises(EndpointConnectionError, match=NOWHERE):
             getattr(aws(NOWHERE, service), call)()
