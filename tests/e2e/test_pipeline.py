@@ -85,16 +85,22 @@ class Outside:
 class Subscriber:
     """A queue of our own on a rule of our own, as any subscriber has."""
 
-    def __init__(self, outside: Outside, name: str) -> None:
+    def __init__(self, outside: Outside, name: str, pattern: str = '{"source":["opx.incidents"]}') -> None:
         self.outside, self.name = outside, name
         self.url = outside.sqs.create_queue(QueueName=name)["QueueUrl"]
         arn = outside.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         bus = outside.outputs["BusName"]
-        outside.events.put_rule(Name=name, EventBusName=bus, EventPattern='{"source":["opx.incidents"]}')
+        outside.events.put_rule(Name=name, EventBusName=bus, EventPattern=pattern)
         outside.events.put_targets(Rule=name, EventBusName=bus, Targets=[{"Id": "queue", "Arn": arn}])
         # What was there before it subscribed, it never gets: `republish` is for that.
         self.before = outside.histories().keys()
         self.details: list[str] = []
+
+    def unsubscribe(self) -> None:
+        rule = {"EventBusName": self.outside.outputs["BusName"]}
+        self.outside.events.remove_targets(Rule=self.name, Ids=["queue"], **rule)
+        self.outside.events.delete_rule(Name=self.name, **rule)
+        self.outside.sqs.delete_queue(QueueUrl=self.url)
 
     def receive(self) -> None:
         while messages := self.outside.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages"):
@@ -121,9 +127,7 @@ def outside(stack: Any) -> Outside:
 def subscriber(outside: Outside) -> Iterator[Subscriber]:
     found = Subscriber(outside, f"subscriber-{os.getpid()}")
     yield found
-    outside.events.remove_targets(Rule=found.name, EventBusName=outside.outputs["BusName"], Ids=["queue"])
-    outside.events.delete_rule(Name=found.name, EventBusName=outside.outputs["BusName"])
-    outside.sqs.delete_queue(QueueUrl=found.url)
+    found.unsubscribe()
 
 
 def should_be(messages: list[str]) -> list[dict[str, Any]]:
