@@ -4,6 +4,7 @@ Uses an engine of its own, so a person's `opx up` is never touched, and leaves n
 does not hold.
 """
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +17,10 @@ from rich.text import Text
 
 from pipeline.cli import demo_steps as steps
 from pipeline.cli.engine import bring_up
-from pipeline.cli.reading import incidents_table, timeline_table
+from pipeline.cli.rejected import peek
 from pipeline.cli.session import Invocation, Session, execute, guarded, session_at
 from pipeline.cli.subscription import Subscription, subscribe
+from pipeline.cli.tables import incidents_table, timeline_table
 from pipeline.cli.target import Selection, Target
 from pipeline.cli.telling import short
 from pipeline.cli.terminal import DONE, FAILED, Column, CommandError, Screen, cell
@@ -29,6 +31,9 @@ from pipeline.local.paths import PROJECT_ROOT
 STATE: Final = PROJECT_ROOT / ".opx" / "demo"
 WIDTH_OFF_TERMINAL: Final = 120
 HEADING_WIDTH: Final = 15
+MESSAGE_CHARACTERS_MIN: Final = 12
+MESSAGE_CHARACTERS_MAX: Final = 44
+REASON_CHARACTERS_MIN: Final = 30
 HELD: Final = Text("✓", style="bold green")
 BROKEN: Final = Text("✗", style="bold red")
 
@@ -103,11 +108,17 @@ def _end(show: Show, seconds: float) -> None:
         raise CommandError(f"These promises did not hold: {', '.join(show.broken)}.", f"less {log}", FAILED)
     words = f" ({seconds:.1f} s). Nothing is left running."
     show.screen.say(Text.assemble("\n", ("Every promise held", "bold green"), words))
+    opx = called()
     show.screen.next(
-        "opx up          # an engine of your own, which stays",
-        "opx send FILE   # your own candidates or CloudWatch alarms",
-        "opx tail        # what reaches the bus, live",
+        f"{opx} up          # an engine of your own, which stays",
+        f"{opx} send FILE   # your own candidates or CloudWatch alarms",
+        f"{opx} tail        # what reaches the bus, live",
     )
+
+
+def called() -> str:
+    """Return how `opx` is called here: by its name where the shell finds it, else by its path in the project."""
+    return "opx" if shutil.which("opx") else ".venv/bin/opx"
 
 
 def _for_people() -> Screen:
@@ -162,10 +173,14 @@ def _alarm_name(document: Document) -> str:
 
 
 async def _refusals(show: Show, session: Session, count: int) -> None:
-    rejections = await steps.read_rejections(session, count)
+    rejections = sorted(await peek(session, count), key=lambda item: item.code)
     show.section("rejected", "kept for 14 days with their bodies intact, and with the reason beside them")
-    columns = (Column("code", "red"), Column("message"), Column("reason", wrap=True))
-    rows = [(cell(item.code), cell(steps.first_words(item.body)[:44]), cell(item.reason)) for item in rejections]
+    columns = (
+        Column("code", "red"),
+        Column("message", floor=MESSAGE_CHARACTERS_MIN, cap=MESSAGE_CHARACTERS_MAX),
+        Column("reason", wrap=True, floor=REASON_CHARACTERS_MIN),
+    )
+    rows = [(cell(item.code), cell(steps.first_words(item.body)), cell(item.reason)) for item in rejections]
     show.table(columns, rows)
     expected = {"malformed-json", "invalid-field", "unknown-field", "authority-not-granted", "key-reused"}
     found = {item.code for item in rejections}

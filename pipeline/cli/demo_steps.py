@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pipeline.cli.checkpoint import Progress
 from pipeline.cli.counting import DEAD, count_items, depths, wait_until_drained
-from pipeline.cli.operating import Turned, explanation_of, outcome_of, post
+from pipeline.cli.operating import Turned, outcome_of, post
 from pipeline.cli.outbox import Queue
 from pipeline.cli.send import QUEUE_OUTPUTS, Order, recording_of, send_recording
 from pipeline.cli.sending import SqsOutbox
@@ -26,8 +26,6 @@ from pipeline.domain.ids import incident_id
 from pipeline.domain.incidents import Incident
 from pipeline.domain.replay import Divergence, verify
 from pipeline.services.ports import Listing
-from pipeline.services.rejection import ATTRIBUTE
-from pipeline.stores.clients import translated
 
 DRAIN_S: Final = 60.0
 DELIVERY_S: Final = 30.0
@@ -80,31 +78,6 @@ async def send_storm(session: Session, meter: Meter) -> Storm:
         settling_s=settling_s,
         drained=drained,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    code: str
-    reason: str
-    body: str
-
-
-async def read_rejections(session: Session, count: int) -> list[Rejection]:
-    """Read what lies in the rejected queue; it stays there."""
-    found: dict[str, Rejection] = {}
-    deadline = time.monotonic() + DELIVERY_S
-    while len(found) < count and time.monotonic() < deadline:
-        with translated("reading the rejected queue"):
-            answer = await session.clients.sqs.receive_message(
-                QueueUrl=session.target.output("RejectedQueueUrl"),
-                MaxNumberOfMessages=10,
-                WaitTimeSeconds=1,
-                MessageAttributeNames=[ATTRIBUTE],
-            )
-        for message in answer.get("Messages", ()):
-            told = explanation_of(message)
-            found[message["MessageId"]] = Rejection(str(told.get("code")), str(told.get("reason")), message["Body"])
-    return sorted(found.values(), key=lambda item: item.code)
 
 
 @dataclass(frozen=True, slots=True)

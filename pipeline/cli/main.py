@@ -3,18 +3,20 @@
 The shared options may stand before or behind the command; each can come from the environment instead.
 """
 
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import engine, environment, reading, send, status, tail, transitions
+from pipeline.cli import engine, environment, reading, rejected, send, status, tail, transitions
 from pipeline.cli.command import commands
 from pipeline.cli.demo import demo
-from pipeline.cli.session import Invocation
+from pipeline.cli.session import Invocation, silence_output
 from pipeline.cli.target import Selection
-from pipeline.cli.terminal import Screen
+from pipeline.cli.terminal import FAILED, Screen
 from pipeline.local.environment import REGION
 from pipeline.local.paths import DEFAULT_STATE
 
@@ -26,6 +28,15 @@ class SharedOptions(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, hoisted(args))
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            # A full disk, most of all: what could not be written must not be tried again while the interpreter flushes.
+            silence_output()
+            typer.echo(f"failed: {error.strerror or error}\nNext: df -h", err=True)
+            sys.exit(FAILED)
 
 
 def hoisted(arguments: list[str]) -> list[str]:
@@ -56,6 +67,12 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"opx {version('opx')}")
+        raise typer.Exit
+
+
 @app.callback()
 def shared(
     context: typer.Context,
@@ -68,6 +85,9 @@ def shared(
         Path, typer.Option(envvar="OPX_STATE_DIR", help="The local engine's state folder.", show_default=False)
     ] = DEFAULT_STATE,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of tables; the default when piped.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     selection = Selection(stack or None, profile or None, region, state_dir.resolve())
     context.obj = Invocation(Screen.of(as_json), selection, as_json)
@@ -81,6 +101,7 @@ app.command()(send.send)
 app.command()(reading.incidents)
 app.command()(reading.show)
 app.command()(reading.timeline)
+app.command()(rejected.rejected)
 app.add_typer(commands, name="command")
 app.command()(tail.tail)
 app.command()(transitions.transitions)

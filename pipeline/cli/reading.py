@@ -1,42 +1,31 @@
 """`opx incidents`, `show` and `timeline`: what the stack knows. Reads only."""
 
 import re
-from itertools import groupby
 from typing import Annotated, Final
 
 import typer
 from rich.text import Text
 
 from pipeline.cli.session import Invocation, open_session, run
-from pipeline.cli.telling import (
-    actor_of,
-    allowed_documents,
-    clock_time,
-    incident_facts,
-    matches,
-    read_event,
-    short,
-    told,
-    who_may,
-)
+from pipeline.cli.tables import incidents_table, timeline_table
+from pipeline.cli.telling import SHORT, allowed_documents, incident_facts, matches, next_steps, short, who_may
 from pipeline.cli.terminal import (
     DONE,
     REFUSED,
-    Column,
     CommandError,
-    Screen,
-    cell,
     key_values,
+    safe,
     severity_cell,
     state_cell,
 )
-from pipeline.domain.canonical import Document
 from pipeline.domain.incidents import Incident
-from pipeline.domain.transitions import EventType, State, transitions_from
+from pipeline.domain.transitions import State, transitions_from
 from pipeline.services.ports import IncidentStore, Listing
 
 SEARCHED_MAX: Final = 1000
-COLLAPSED_MIN: Final = 3
+LIMIT_MAX: Final = 1000
+NAMED_MAX: Final = 10
+ID_CHARACTERS: Final = 36
 _ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 IncidentId = Annotated[str, typer.Argument(metavar="ID", help="The incident's id, or the beginning of it.")]
@@ -46,52 +35,35 @@ def incidents(
     context: typer.Context,
     state: Annotated[State | None, typer.Option(help="Only incidents in this state.", case_sensitive=False)] = None,
     service: Annotated[str | None, typer.Option(help="Only incidents of this service.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="At most so many, the newest first.")] = 50,
 ) -> None:
     """List incidents, the newest first."""
 
     async def work(invocation: Invocation) -> int:
         async with open_session(invocation.selection, "dynamodb") as session:
-            found = await session.store.list_incidents(Listing(state, service, limit))
-        screen = invocation.screen
+            found = await session.store.list_incidents(Listing(state, service, limit + 1))
+        screen, shown = invocation.screen, found[:limit]
         if screen.as_json:
-            for incident in found:
+            for incident in shown:
                 screen.record(incident.to_document())
-        elif not found:
-            screen.say("There is no such incident." if state or service else "There are no incidents.")
-            screen.next(f"{invocation.opx} send FILE")
+        elif not shown:
+            screen.say(_nothing(state, service))
+            screen.next(f"{invocation.opx} incidents" if state or service else f"{invocation.opx} send FILE")
         else:
-            incidents_table(screen, found)
-            screen.next(f"{invocation.opx} show {short(found[0].incident_id)}")
+            incidents_table(screen, shown)
+        if len(found) > limit:
+            screen.notice(f"Only the newest {limit} are shown; there are more (--limit N, at most {LIMIT_MAX}).")
+        if shown:
+            screen.next(f"{invocation.opx} show {short(shown[0].incident_id)}")
         return DONE
 
     run(context, work)
 
 
-def incidents_table(screen: Screen, found: tuple[Incident, ...], title: str = "") -> None:
-    """Show incidents as a table."""
-    columns = (
-        Column("id"),
-        Column("state"),
-        Column("sev"),
-        Column("service"),
-        Column("title", wrap=True),
-        Column("evidence", right=True),
-        Column("created (UTC)"),
-    )
-    rows = [
-        (
-            cell(short(incident.incident_id), "cyan"),
-            state_cell(incident.state),
-            severity_cell(incident.severity),
-            cell(incident.service),
-            cell(incident.title),
-            cell(incident.metadata.evidence.count),
-            cell(clock_time(incident.created_at), "dim"),
-        )
-        for incident in found
-    ]
-    screen.table(columns, rows, title)
+def _nothing(state: State | None, service: str | None) -> str:
+    if state is None and service is None:
+        return "There are no incidents."
+    return "No incident" + (f" of service {safe(service)}" if service else "") + (f" is {state}." if state else ".")
 
 
 def is_full_id(text: str) -> bool:
@@ -101,16 +73,28 @@ def is_full_id(text: str) -> bool:
 async def find_incident(store: IncidentStore, text: str, opx: str = "opx") -> Incident:
     """Return the incident that an id, or the beginning of one, names; raise where none or several match."""
     wanted = text.strip().lower()
+    if not wanted:
+        raise CommandError("Name an incident's id.", f"{opx} incidents", REFUSED)
     if is_full_id(wanted):
         incident = await store.load(wanted)
         found = [] if incident is None else [incident]
     else:
-        found = matches(await store.list_incidents(Listing(limit=SEARCHED_MAX)), wanted) if wanted else []
+        found = matches(await store.list_incidents(Listing(limit=SEARCHED_MAX)), wanted)
     if len(found) == 1:
         return found[0]
     if not found:
         raise CommandError(f"No incident is known as {text}.", f"{opx} incidents", REFUSED)
-    raise CommandError(f"{len(found)} incidents begin with {text}.", f"{opx} show {found[0].incident_id}", REFUSED)
+    raise CommandError(f"{len(found)} incidents begin with {text}:{_candidates(found)}", f"{opx} incidents", REFUSED)
+
+
+def _candidates(found: list[Incident]) -> str:
+    # As much of each id as tells them apart.
+    length = next(
+        size for size in range(SHORT, ID_CHARACTERS + 1) if len({one.incident_id[:size] for one in found}) == len(found)
+    )
+    named = [f"{one.incident_id[:length]}  {safe(one.service)}  {one.state}" for one in found[:NAMED_MAX]]
+    more = [f"… and {len(found) - NAMED_MAX} more"] if len(found) > NAMED_MAX else []
+    return "".join(f"\n  {line}" for line in [*named, *more])
 
 
 def show(context: typer.Context, incident_id: IncidentId) -> None:
@@ -134,66 +118,32 @@ def show(context: typer.Context, incident_id: IncidentId) -> None:
             reason = ", with a reason" if row.needs_reason else ""
             may = Text.assemble("may become ", state_cell(row.target), f" ({row.trigger}) by {who_may(row)}{reason}")
             screen.say(may)
-        screen.next(f"{invocation.opx} timeline {short(incident.incident_id)}")
+        steps = [f"{invocation.opx} command {step}" for step in next_steps(incident)]
+        screen.next(*steps, f"{invocation.opx} timeline {short(incident.incident_id)}")
         return DONE
 
     run(context, work)
 
 
-def timeline(context: typer.Context, incident_id: IncidentId) -> None:
+def timeline(
+    context: typer.Context,
+    incident_id: IncidentId,
+    everything: Annotated[bool, typer.Option("--all", help="Each event, also where many in a row are evidence.")] = False,
+) -> None:
     """Show everything that happened to one incident, in order."""
 
     async def work(invocation: Invocation) -> int:
         async with open_session(invocation.selection, "dynamodb") as session:
             incident = await find_incident(session.store, incident_id, invocation.opx)
             documents = [document async for document in session.store.history(incident.incident_id)]
-        if invocation.screen.as_json:
+        screen = invocation.screen
+        if screen.as_json:
             for document in documents:
-                invocation.screen.record(document)
+                screen.record(document)
             return DONE
-        timeline_table(invocation.screen, documents, f"{incident.service}: {incident.title}")
+        title = f"{incident.service}: {incident.title}"
+        if timeline_table(screen, documents, title, collapse=not everything):
+            screen.next(f"{invocation.opx} timeline {short(incident.incident_id)} --all")
         return DONE
 
     run(context, work)
-
-
-def timeline_table(screen: Screen, documents: list[Document], title: str = "", *, collapse: bool = False) -> None:
-    """Show stored events as a table, one line each; `collapse` draws a run of evidence together."""
-    columns = (
-        Column("#", right=True),
-        Column("time (UTC)"),
-        Column("event"),
-        Column("state"),
-        Column("actor"),
-        Column("what", wrap=True),
-    )
-    rows = []
-    for attached, run_of in groupby(documents, key=lambda found: found.get("eventType") == EventType.EVIDENCE_ATTACHED):
-        group = list(run_of)
-        if collapse and attached and len(group) > COLLAPSED_MIN:
-            rows += [_timeline_row(group[0]), _collapsed_row(group[1:-1]), _timeline_row(group[-1])]
-        else:
-            rows += [_timeline_row(document) for document in group]
-    screen.table(columns, rows, title)
-
-
-def _collapsed_row(group: list[Document]) -> tuple[Text, ...]:
-    blank = cell("")
-    return (cell("…", "dim"), blank, cell(f"{len(group)} more EvidenceAttached", "dim"), blank, blank, blank)
-
-
-def _timeline_row(document: Document) -> tuple[Text, ...]:
-    event = read_event(document)
-    if event is None:
-        kind = cell(document.get("eventType", "?"), "red")
-        unread = cell("this version of opx can't read it; see --json", "red")
-        return (cell(document.get("sequence", "?")), cell(document.get("timestamp", "?")), kind, cell(""), cell(""), unread)
-    moved = event.previous_state is not event.new_state
-    return (
-        cell(event.sequence),
-        cell(event.timestamp.strftime("%m-%d %H:%M:%S.%f")[:-3], "dim"),
-        cell(event.fact.event_type.value, "bold" if moved else ""),
-        state_cell(event.new_state) if moved else cell(""),
-        cell(actor_of(event.actor)),
-        cell(told(event)),
-    )

@@ -4,11 +4,12 @@
 """
 
 import asyncio
+import io
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,13 +104,20 @@ def guarded(invocation: Invocation) -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        # Whoever read us has gone (`| head`): nothing is left to say, also not while the interpreter flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read us has gone (`| head`): nothing is left to say.
+        silence_output()
         raise typer.Exit(DONE) from None
     except (CommandError, Rejected, Unavailable, Corrupt, EngineError) as error:
         explained = explain(error, invocation)
         invocation.screen.fail(explained)
         raise typer.Exit(explained.exit_code) from None
+
+
+def silence_output() -> None:
+    """Write nothing more to standard output, also not while the interpreter flushes."""
+    # What has no file behind it can't fail there either.
+    with suppress(io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explain(error: Exception, invocation: Invocation) -> CommandError:

@@ -29,7 +29,7 @@ from pipeline.domain.events import (
     SeverityChanged,
 )
 from pipeline.domain.incidents import Incident
-from pipeline.domain.transitions import Transition, transitions_from
+from pipeline.domain.transitions import UNPROMOTED, AuthorityType, Transition, transitions_from
 
 SHORT: int = 8
 NAMED_EVIDENCE_MAX: int = 2
@@ -44,9 +44,13 @@ def clock_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def actor_of(actor: AuthorityContext) -> str:
-    """Return who acted: authority, name, and who spoke for them."""
-    spoken_for = f" via {actor.asserted_by}" if actor.asserted_by else ""
+def short_time(moment: datetime) -> str:
+    return moment.strftime("%m-%d %H:%M")
+
+
+def actor_of(actor: AuthorityContext, *, speaker: bool = True) -> str:
+    """Return who acted: authority, name, and (with `speaker`) who spoke for them."""
+    spoken_for = f" via {actor.asserted_by}" if actor.asserted_by and speaker else ""
     return f"{actor.authority_type} {actor.actor_id}{spoken_for}"
 
 
@@ -117,7 +121,7 @@ def incident_facts(incident: Incident) -> list[tuple[str, str]]:
         ("last decided by", actor_of(incident.authority)),
         ("evidence", evidence),
         ("detections", f"{meta.promotion.detections}, newest {clock_time(meta.promotion.newest_observed_at)} UTC"),
-        ("promotion", f"{meta.promotion.outcome or 'not judged'} (policy {meta.promotion.policy_id})"),
+        ("promotion", _promotion(incident)),
         ("resolution", _ending(incident)),
         ("predecessor", meta.predecessor or ""),
         ("links", ", ".join(f"{link.rel} {link.href}" for link in meta.links or ())),
@@ -125,6 +129,14 @@ def incident_facts(incident: Incident) -> list[tuple[str, str]]:
         ("version", f"{incident.version} (control version {incident.control_version})"),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _promotion(incident: Incident) -> str:
+    """Return the gate's last word while it still counts. By which policy it was is in the timeline: a person's differs."""
+    promotion = incident.metadata.promotion
+    policy = f"candidates are judged by policy {promotion.policy_id}"
+    over = incident.metadata.resolution is not None
+    return policy if over else f"{promotion.outcome or 'not judged'}; {policy}"
 
 
 def _ending(incident: Incident) -> str:
@@ -136,6 +148,19 @@ def _ending(incident: Incident) -> str:
 
 def who_may(row: Transition) -> str:
     return " or ".join(sorted(row.authorities))
+
+
+def next_steps(incident: Incident) -> list[str]:
+    """Return what a person can do to the incident now, behind `opx command`."""
+    identity = short(incident.incident_id)
+    if incident.state in UNPROMOTED:
+        return [f"promote {identity} --reason TEXT", f"dismiss {identity} --reason TEXT"]
+    return [
+        f"state {identity} {row.target.lower()}"
+        + (" --reason TEXT" if row.needs_reason else "")
+        + ("" if AuthorityType.HUMAN in row.authorities else " --as SYSTEM")
+        for row in transitions_from(incident.state)
+    ]
 
 
 def allowed_documents(incident: Incident) -> list[Document]:

@@ -4,6 +4,7 @@ Text that came from outside is only printed through `safe` (or as JSON): an inci
 text, or be read as markup. Knows nothing of incidents; what is shown is said by the commands.
 """
 
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,9 @@ FAILED: Final = 2
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 
-NARROW_CHARACTERS_MAX: Final = 24
+# Below this many characters tables leave out what a reader can do without.
+WIDE_CHARACTERS_MIN: Final = 110
+FLOOR_CHARACTERS: Final = 24
 
 # Controls, and what reorders or hides text: bidirectional marks, separators, invisible operators, tags, surrogates.
 _UNSAFE: Final = re.compile(
@@ -88,10 +91,30 @@ def severity_cell(severity: str) -> Text:
 
 @dataclass(frozen=True)
 class Column:
+    """A table's column. What may wrap gives way first on a narrow terminal; nothing goes below `floor` while that helps."""
+
     title: str
     style: str = ""
     right: bool = False
     wrap: bool = False
+    floor: int = FLOOR_CHARACTERS
+    cap: int | None = None
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Text]], room: int) -> list[int]:
+    """Return each column's width, so that all of them stand on a terminal `room` characters wide."""
+
+    def natural(index: int, column: Column) -> int:
+        widest = max((line.cell_len for row in rows for line in row[index].split()), default=0)
+        return max(1, len(column.title), min(widest, room, column.cap or room))
+
+    widths = [natural(index, column) for index, column in enumerate(columns)]
+    while sum(widths) + len(columns) > room and max(widths) > 1:
+        ranks = [(width > columns[at].floor, columns[at].wrap, width, at) for at, width in enumerate(widths)]
+        # Below the floors the widest gives way, whichever it is.
+        *_, at = max(rank if rank[0] else (False, False, *rank[2:]) for rank in ranks)
+        widths[at] -= 1
+    return widths
 
 
 def _console(*, stderr: bool) -> Console:
@@ -108,7 +131,14 @@ class Screen:
 
     @classmethod
     def of(cls, as_json: bool) -> "Screen":
+        if sys.stdout is None:
+            # Closed by the caller (`>&-`): what is written goes nowhere.
+            sys.stdout = io.StringIO()
         return cls(as_json or not sys.stdout.isatty())
+
+    @property
+    def is_wide(self) -> bool:
+        return self.out.width >= WIDE_CHARACTERS_MIN
 
     def record(self, document: Document) -> None:
         """Write one document for programs."""
@@ -119,6 +149,14 @@ class Screen:
         """Write a line for people; programs don't see it."""
         if not self.as_json:
             self.out.print(line if isinstance(line, Text) else Text(line, style=style))
+
+    def notice(self, line: str) -> None:
+        """Write a line beside the result, for programs and people: to standard error."""
+        if self.as_json:
+            self.err.file.write(json_line({"notice": line}) + "\n")
+            self.err.file.flush()
+            return
+        self.err.print(Text(safe(line), style="dim"))
 
     def next(self, *commands: str) -> None:
         """Say what to try next."""
@@ -137,14 +175,12 @@ class Screen:
             show_edge=False,
         )
         shown = list(rows)
-        for index, column in enumerate(columns):
-            widest = max((row[index].cell_len for row in shown), default=0)
+        for column, width in zip(columns, _widths(columns, shown, self.out.width), strict=True):
             table.add_column(
                 column.title,
                 style=column.style or None,
                 justify="right" if column.right else "left",
-                # Only what may wrap gives way on a narrow terminal.
-                min_width=None if column.wrap else min(widest, NARROW_CHARACTERS_MAX),
+                width=width,
                 no_wrap=not column.wrap,
                 overflow="fold" if column.wrap else "ellipsis",
             )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.candidates import Received
-from pipeline.domain.errors import Code, Corrupt, Refusal, Unavailable
+from pipeline.domain.errors import Code, Corrupt, Refusal, Rejected, Unavailable
 from pipeline.domain.ids import incident_id, receipt_id
 from pipeline.services.ports import Message
 from pipeline.services.rejection import explanation
@@ -364,3 +364,12 @@ async def test_an_explanation_on_the_alarms_queue_is_not_believed() -> None:
     alarm = message("a", alarm_body(), sender_id=REDRIVE, source="alarms", attributes=explanation_attribute(told))
     assert await doors.offer(alarm) == ()
     assert doors.memory.feed[0]["actor"]["principal"] == "queue:alarms"
+
+
+async def test_a_refusal_that_is_found_only_while_deciding_is_a_refusal_all_the_same() -> None:
+    late = Refusal(Code.INVALID_FIELD, "It can't be stored.", "metadata")
+    doors = Doors(failing_on("late", Rejected(late)))
+    answer = await doors.offer(message("a", about("late")), message("b", about("neighbour")))
+    assert answer == ()
+    assert [kept.explanation["code"] for kept in doors.rejected.messages] == ["invalid-field"]
+    assert doors.services == {"neighbour"}
