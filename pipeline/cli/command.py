@@ -11,7 +11,7 @@ from rich.text import Text
 from pipeline.cli.operating import WAIT_S, Found, Posted, Turned, outcome_of, post
 from pipeline.cli.reading import IncidentId, find_incident, is_full_id
 from pipeline.cli.session import Invocation, Session, open_session, run
-from pipeline.cli.telling import short
+from pipeline.cli.telling import refusal_line, short
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, CommandError, cell, state_cell
 from pipeline.domain.canonical import Document
 from pipeline.domain.errors import Code, Unavailable
@@ -237,21 +237,32 @@ def _tell(invocation: Invocation, posted: Posted, found: Found) -> int:
             record = {"idempotencyKey": posted.key, "result": {"answer": "refused", "code": found.code}}
             screen.record(record | {"reason": found.reason})
             return REFUSED
-        raise CommandError(f"{found.code}: {found.reason}", _after_refusal(found.code, invocation.opx), REFUSED)
+        then = _after_refusal(found.code, found.reason, invocation.opx, posted.incident_id)
+        raise CommandError(refusal_line(found.code, found.reason), then, REFUSED)
     message = f"No outcome within {WAIT_S:.0f} s. It was sent under the key {posted.key} and may still be waiting."
     raise CommandError(message, f"{invocation.opx} status", FAILED)
 
 
-def _after_refusal(code: str, opx: str) -> str:
+def _after_refusal(code: str, reason: str, opx: str, incident_id: str | None) -> str:
+    again = "the same command"
     match code:
         case Code.REASON_MISSING:
-            return "the same command with --reason TEXT"
+            return f"{again} with --reason TEXT"
+        case Code.TRANSITION_AUTHORITY | Code.AUTHORITY_NOT_GRANTED | Code.AUTHORITY_UNCLEAR:
+            needed = [kind.value for kind in AuthorityType if f"needs {kind}" in reason]
+            return f"{again} with --as {' or '.join(needed or AuthorityType)}"
+        case Code.ACTOR_NOT_ASSERTABLE:
+            return f"{again} without --actor"
+        case Code.KEY_REUSED:
+            return f"{again} without --key"
+        case Code.LINK_TO_ITSELF:
+            return f"{again} with another incident as the target"
+        case Code.PRINCIPAL_UNKNOWN | Code.OPERATION_NOT_GRANTED:
+            return "have an entry for the sender in pipeline/policies/authority.json, and deploy"
         case Code.INCIDENT_UNKNOWN:
             return f"{opx} incidents"
-        case Code.TRANSITION_AUTHORITY:
-            return f"{opx} transitions"
-        case Code.KEY_REUSED:
-            return "the same command without --key"
+        case Code.TRANSITION_ILLEGAL | Code.SEVERITY_FROZEN | Code.VERSION_STALE if incident_id is not None:
+            return f"{opx} show {short(incident_id)}"
         case _:
             return f"{opx} command --help"
 
@@ -262,9 +273,11 @@ def _tell_receipt(invocation: Invocation, receipt: IdempotencyRecord) -> int:
     if refusal is not None:
         if screen.as_json:
             return REFUSED
-        allowed = f" From {refusal.state} it may become: {', '.join(refusal.allowed) or 'nothing'}." if refusal.state else ""
-        then = f"{invocation.opx} show {short(receipt.incident_id or '')}"
-        raise CommandError(f"{refusal.code}: {refusal.sentence()}{allowed}", then, REFUSED)
+        told = refusal_line(refusal.code, refusal.sentence())
+        if refusal.code is Code.TRANSITION_ILLEGAL and refusal.state:
+            told += f" From {refusal.state} it may become: {', '.join(refusal.allowed) or 'nothing'}."
+        then = _after_refusal(refusal.code, refusal.detail, invocation.opx, receipt.incident_id)
+        raise CommandError(told, then, REFUSED)
     line = Text.assemble((result.answer.value, "bold green" if result.answer is not Answer.UNCHANGED else "bold"))
     if result.state is not None:
         line += Text.assemble(", now ", state_cell(result.state))

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pipeline.cli.outbox import Queue
 from pipeline.cli.send import single
 from pipeline.cli.session import Session
+from pipeline.cli.telling import refusal_line
 from pipeline.cli.terminal import REFUSED, CommandError
 from pipeline.domain.base import read
 from pipeline.domain.canonical import Document, canonical_bytes, digest, normalise, parse_document
@@ -37,6 +38,7 @@ class Posted:
     key: str
     message_id: str
     request_digest: str
+    incident_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ async def post(session: Session, document: Document) -> Posted:
     try:
         read(COMMAND, normalise(document))
     except Rejected as error:
-        raise CommandError(error.refusal.sentence(), "opx command --help", REFUSED) from None
+        told = refusal_line(error.refusal.code, error.refusal.sentence())
+        raise CommandError(told, "opx command --help", REFUSED) from None
     body = canonical_bytes(normalise(document)).decode()
     message = single(body, Queue.COMMANDS)
     with translated("sending the command"):
@@ -66,7 +69,8 @@ async def post(session: Session, document: Document) -> Posted:
             MessageGroupId=message.group,
             MessageDeduplicationId=message.deduplication,
         )
-    return Posted(document["idempotencyKey"], answer["MessageId"], digest(parse_document(body)))
+    sent_digest = digest(parse_document(body))
+    return Posted(document["idempotencyKey"], answer["MessageId"], sent_digest, document.get("incidentId"))
 
 
 async def principal_of(sts: Any) -> str:

@@ -47,7 +47,7 @@ def incidents(
             for incident in shown:
                 screen.record(incident.to_document())
         elif not shown:
-            screen.say(_nothing(state, service))
+            screen.say(nothing_found(state, service))
             screen.next(f"{invocation.opx} incidents" if state or service else f"{invocation.opx} send FILE")
         else:
             incidents_table(screen, shown)
@@ -60,7 +60,8 @@ def incidents(
     run(context, work)
 
 
-def _nothing(state: State | None, service: str | None) -> str:
+def nothing_found(state: State | None, service: str | None) -> str:
+    """Return what is said where a list is empty, by the filter that left it so."""
     if state is None and service is None:
         return "There are no incidents."
     return "No incident" + (f" of service {safe(service)}" if service else "") + (f" is {state}." if state else ".")

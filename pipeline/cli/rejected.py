@@ -69,9 +69,10 @@ def rejected(
         elif not count:
             screen.say("Nothing was refused.")
         if len(shown) < count:
-            screen.notice(
-                f"{len(shown)} of {count} are shown (--limit N, at most {READ_MAX}; some may be hidden for a moment)."
+            hidden = (
+                f" {count - len(found)} could not be looked at: try again in {HIDDEN_S} s." if len(found) < count else ""
             )
+            screen.notice(f"{len(shown)} of {count} are shown (--limit N, at most {READ_MAX}).{hidden}")
         screen.next(f"{invocation.opx} status")
         return DONE
 

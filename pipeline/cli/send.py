@@ -168,7 +168,11 @@ async def _send(invocation: Invocation, source: BinaryIO, order: Order) -> int:
             screen.say(f"Interrupted after {done} of {recording.count}; the same command goes on from there.", "dim")
             raise
         seconds = time.monotonic() - began
-        settled = await settle(session, screen, order.queue.value, rejected_before) if wait else None
+        try:
+            settled = await settle(session, screen, order.queue.value, rejected_before) if wait else None
+        except asyncio.CancelledError:
+            screen.say(f"All {sent.progress.sent} are sent; opx goes on without you.", "dim")
+            raise
     return _report(invocation, recording, start, sent, seconds, order, settled)
 
 
@@ -231,10 +235,11 @@ def _report(
         }
     if screen.as_json:
         screen.record(facts | {"refused": refused})
-        return REFUSED if sent.failed else DONE
-    _tell(screen, facts, sent)
-    screen.next(f"{invocation.opx} incidents", f"{invocation.opx} status")
-    return REFUSED if sent.failed else DONE
+    else:
+        _tell(screen, facts, sent)
+    rejected = settled is not None and settled.rejected > 0
+    screen.next(f"{invocation.opx} {'rejected' if rejected else 'incidents'}", f"{invocation.opx} status")
+    return REFUSED if sent.failed or rejected else DONE
 
 
 def _tell(screen: Screen, facts: Mapping[str, object], sent: Sent) -> None:
@@ -244,10 +249,10 @@ def _tell(screen: Screen, facts: Mapping[str, object], sent: Sent) -> None:
     if facts["movedByDays"]:
         shown.append(("moved", f"by {facts['movedByDays']} days"))
     if facts.get("stillWaiting"):
-        shown.append(("settled", f"not all: {counted(facts['stillWaiting'])} still wait; opx goes on without you"))
+        still = f"not all: {counted(facts['stillWaiting'])} still wait; opx goes on without you"
+        shown.append(("settled", f"{still}; {facts['rejected']} rejected meanwhile"))
     elif "rejected" in facts:
-        why = "; the rejected queue says why" if facts["rejected"] else ""
-        shown.append(("settled", f"after {facts['settledAfterSeconds']} s, {facts['rejected']} rejected{why}"))
+        shown.append(("settled", f"after {facts['settledAfterSeconds']} s, {facts['rejected']} rejected meanwhile"))
     if sent.failed:
         shown.append(("not sent", f"{sent.failed} messages:"))
     key_values(screen, shown)

@@ -36,4 +36,6 @@ async def settle(session: Session, screen: Screen, queue: str, rejected_before: 
             meter.at(max(0, total - left))
             await asyncio.sleep(POLL_S)
             left = (await depth_of(session, queue)).total
-    return Settled(left, await rejected_so_far(session) - rejected_before, time.monotonic() - began)
+    # Somebody may have taken some out of there.
+    rejected = max(0, await rejected_so_far(session) - rejected_before)
+    return Settled(left, rejected, time.monotonic() - began)

@@ -108,4 +108,5 @@ def _advise(invocation: Invocation, queues: dict[str, Depth], has_incidents: boo
     dead = [name for name in (*DEAD, "fanout-failures") if queues[name].total]
     if dead:
         invocation.screen.say(f"Somebody has to look at: {', '.join(dead)}.", "bold red")
-    invocation.screen.next(f"{opx} incidents" if has_incidents else f"{opx} send FILE", f"{opx} tail")
+    refused = [f"{opx} rejected"] if queues["rejected"].total else []
+    invocation.screen.next(*refused, f"{opx} incidents" if has_incidents else f"{opx} send FILE", f"{opx} tail")

@@ -11,12 +11,14 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from pipeline.cli.session import Invocation, open_session, run
+from pipeline.cli.session import Invocation, Session, open_session, run
 from pipeline.cli.subscription import Arrival, Subscription, pattern_of, subscribe
+from pipeline.cli.target import Target
 from pipeline.cli.telling import actor_of, read_event, short, told
-from pipeline.cli.terminal import DONE, Screen, cell, severity_cell, state_cell
+from pipeline.cli.terminal import DONE, CommandError, Screen, cell, severity_cell, state_cell
 from pipeline.domain.errors import Unavailable
 from pipeline.domain.transitions import EventType
+from pipeline.local.engine import find_running
 
 REMEMBERED_MAX: Final = 50_000
 FAILURES_MAX: Final = 10
@@ -57,20 +59,38 @@ def tail(
 
     async def work(invocation: Invocation) -> int:
         async with open_session(invocation.selection, "sqs", "events") as session:
-            bus = session.target.output("BusName")
-            async with subscribe(session.clients, bus, session.target.prefix, pattern) as subscription:
-                invocation.screen.say(f"Listening to {bus} on {session.target.name}. Ctrl-C ends it.", "dim")
-                try:
-                    async with asyncio.timeout(seconds):
-                        await _watch(invocation.screen, subscription, limit)
-                except TimeoutError:
-                    invocation.screen.say(f"{seconds} s are over.", "dim")
+            try:
+                await _listen(invocation, session)
+            except Unavailable:
+                # What could not be removed there went with the engine.
+                if await _is_gone(session.target):
+                    raise CommandError("The local engine was stopped.", f"{invocation.opx} up") from None
+                raise
         return DONE
+
+    async def _listen(invocation: Invocation, session: Session) -> None:
+        bus = session.target.output("BusName")
+        async with subscribe(session.clients, bus, session.target.prefix, pattern) as subscription:
+            invocation.screen.say(f"Listening to {bus} on {session.target.name}. Ctrl-C ends it.", "dim")
+            try:
+                async with asyncio.timeout(seconds):
+                    await _watch(invocation.screen, subscription, limit, session.target)
+            except TimeoutError:
+                invocation.screen.say(f"{seconds} s are over.", "dim")
 
     run(context, work)
 
 
-async def _watch(screen: Screen, subscription: Subscription, limit: int | None) -> None:
+async def _is_gone(target: Target) -> bool:
+    """True where the target is a local engine that does not run any more."""
+    if not target.is_local:
+        return False
+    # In a thread: it waits for an engine that is on its way out.
+    running = await asyncio.to_thread(find_running, target.state_dir)
+    return running is None or running.endpoint_url != target.endpoint_url
+
+
+async def _watch(screen: Screen, subscription: Subscription, limit: int | None, target: Target) -> None:
     seen, shown, failures = Seen(), 0, 0
     while True:
         try:
@@ -78,7 +98,7 @@ async def _watch(screen: Screen, subscription: Subscription, limit: int | None) 
         except Unavailable:
             # The network may come back; what was published meanwhile waits in the queue.
             failures += 1
-            if failures > FAILURES_MAX:
+            if failures > FAILURES_MAX or await _is_gone(target):
                 raise
             await asyncio.sleep(failures)
             continue

@@ -4,6 +4,7 @@ What is returned still holds text from outside: print it through `terminal`. Rul
 `domain.transitions`.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import assert_never
@@ -11,7 +12,7 @@ from typing import assert_never
 from pipeline.domain.authority import AuthorityContext
 from pipeline.domain.canonical import Document
 from pipeline.domain.envelope import IncidentEvent
-from pipeline.domain.errors import Rejected
+from pipeline.domain.errors import MEANINGS, Code, Rejected
 from pipeline.domain.events import (
     Attachment,
     EvidenceAttached,
@@ -33,6 +34,7 @@ from pipeline.domain.transitions import UNPROMOTED, AuthorityType, Transition, t
 
 SHORT: int = 8
 NAMED_EVIDENCE_MAX: int = 2
+_FIELD = re.compile(r"[A-Za-z][\w.]*")
 
 
 def short(identity: str) -> str:
@@ -105,6 +107,16 @@ def _attached(attachment: Attachment) -> str:
     seen = attachment.observation
     observed = f"{seen.kind} from {seen.source}" if seen else ""
     return " · ".join(part for part in (observed, named + more) if part)
+
+
+def refusal_line(code: str, sentence: str) -> str:
+    """Return a refusal for a person: its code, what was wrong, and the field; what to do next is said elsewhere."""
+    advice = MEANINGS[Code(code)].advice if code in MEANINGS else ""
+    field, separator, detail = sentence.removesuffix(advice).strip().partition(": ")
+    if not separator or _FIELD.fullmatch(field) is None:
+        return f"{code}: {sentence.removesuffix(advice).strip()}"
+    where = "" if field.lower() in detail.lower() else f" ({field})"
+    return f"{code}: {detail.removesuffix('.')}{where}."
 
 
 def incident_facts(incident: Incident) -> list[tuple[str, str]]:

@@ -102,14 +102,14 @@ class Column:
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Text]], room: int) -> list[int]:
-    """Return each column's width, so that all of them stand on a terminal `room` characters wide."""
+    """Return each column's width, so that together they take `room` characters at most."""
 
     def natural(index: int, column: Column) -> int:
         widest = max((line.cell_len for row in rows for line in row[index].split()), default=0)
         return max(1, len(column.title), min(widest, room, column.cap or room))
 
     widths = [natural(index, column) for index, column in enumerate(columns)]
-    while sum(widths) + len(columns) > room and max(widths) > 1:
+    while sum(widths) > room and max(widths) > 1:
         ranks = [(width > columns[at].floor, columns[at].wrap, width, at) for at, width in enumerate(widths)]
         # Below the floors the widest gives way, whichever it is.
         *_, at = max(rank if rank[0] else (False, False, *rank[2:]) for rank in ranks)
@@ -167,15 +167,18 @@ class Screen:
         """Write a table for people."""
         if self.as_json:
             return
+        gap = 1 if self.is_wide else 0
         table = Table(
             box=SIMPLE_HEAD,
             title=cell(title, "bold") if title else None,
             title_justify="left",
-            padding=(0, 1, 0, 0),
+            padding=(0, gap, 0, 0),
             show_edge=False,
         )
         shown = list(rows)
-        for column, width in zip(columns, _widths(columns, shown, self.out.width), strict=True):
+        # Beside its gap each column has the box's own separator.
+        room = self.out.width - len(columns) * (gap + 1)
+        for column, width in zip(columns, _widths(columns, shown, room), strict=True):
             table.add_column(
                 column.title,
                 style=column.style or None,

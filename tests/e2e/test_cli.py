@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -293,11 +294,54 @@ def test_a_sending_waits_until_the_queue_is_worked_off_and_counts_what_was_rejec
     delayed(stack, service)
     began = time.monotonic()
     code, sent, _ = opx("send", "-", "--wait", stdin="\n".join(bodies))
-    assert (code, sent[0]["sent"], sent[0]["stillWaiting"], sent[0]["rejected"]) == (0, 14, 0, 2)
+    assert (code, sent[0]["sent"], sent[0]["stillWaiting"], sent[0]["rejected"]) == (1, 14, 0, 2)
     assert time.monotonic() - began > DELAY_S - 1
     assert stack.depth("CandidatesQueueUrl") == 0
     _, found, _ = opx("incidents", "--service", service)
     assert len(found) == 13
+
+
+def test_what_was_rejected_is_shown_with_its_reason_and_stays(stack: Stack, opx: Opx, service: str) -> None:
+    body = candidate(service, severity="SEV9")
+    assert opx("send", "--wait", "--json-body", body)[0] == 1
+    before = stack.depth("RejectedQueueUrl")
+    for _ in range(2):
+        # Also at once again: what was looked at is given back.
+        code, found, _ = opx("rejected", "--limit", "1")
+        assert (code, found[0]["code"], found[0]["body"]) == (0, "invalid-field", body)
+        assert {"reason", "source", "originalSenderId", "originalSentAt"} <= set(found[0])
+    assert stack.depth("RejectedQueueUrl") == before
+
+
+def test_a_sending_that_is_left_while_it_waits_says_that_all_is_sent(stack: Stack, service: str) -> None:
+    delayed(stack, service)
+    command = [sys.executable, "-m", "pipeline.cli.main", "--state-dir", str(stack.engine.state_dir), "send"]
+    terminal, theirs = pty.openpty()
+    sender = subprocess.Popen(
+        [*command, "--json-body", candidate(service)], stdout=theirs, stderr=theirs, cwd=Path(__file__).parents[2]
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"opx works through" not in shown:
+            shown += os.read(terminal, 4096)
+        sender.send_signal(signal.SIGINT)
+        while b"goes on without you" not in shown:
+            shown += os.read(terminal, 4096)
+        assert sender.wait(WITHIN_S) == 130
+    finally:
+        sender.kill()
+        os.close(terminal)
+    assert b"All 1 are sent" in shown
+    wait_until(lambda: stack.depth("CandidatesQueueUrl") == 0, WITHIN_S)
+
+
+def test_a_list_that_is_cut_off_says_so(opx: Opx, service: str) -> None:
+    for _ in range(2):
+        declared(opx, service)
+    code, found, said = opx("incidents", "--service", service, "--limit", "1")
+    assert (code, len(found), "newest 1" in said[0]["notice"]) == (0, 1, True)
+    assert opx("incidents", "--service", service, "--limit", "2")[2] == []
 
 
 def test_a_sending_that_need_not_wait_returns_at_once(stack: Stack, opx: Opx, service: str) -> None:

@@ -17,7 +17,20 @@ from pipeline.domain.errors import Code, Corrupt, Refusal, Rejected, Unavailable
 from pipeline.domain.transitions import TRANSITIONS
 from pipeline.local.engine import EngineError
 
-COMMANDS = {"demo", "up", "down", "status", "send", "incidents", "show", "timeline", "command", "tail", "transitions"}
+COMMANDS = {
+    "demo",
+    "up",
+    "down",
+    "status",
+    "send",
+    "rejected",
+    "incidents",
+    "show",
+    "timeline",
+    "command",
+    "tail",
+    "transitions",
+}
 
 
 def opx(*arguments: str, state: Path | None = None) -> tuple[int, str, str]:
@@ -51,6 +64,7 @@ def test_transitions_are_the_table() -> None:
         ["show", "1aa0"],
         ["timeline", "1aa0"],
         ["status"],
+        ["rejected"],
         ["send", "--json-body", "{}"],
         ["tail"],
         ["command", "note", "1aa0", "text"],

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.cli.demo_steps import Stored, Storm, delivered, sample, walk
 from pipeline.cli.operating import explanation_of
-from pipeline.cli.reading import find_incident, is_full_id
+from pipeline.cli.reading import find_incident, is_full_id, nothing_found
 from pipeline.cli.subscription import UNREADABLE, Arrival, arrival_of, pattern_of
 from pipeline.cli.tail import Seen, show_arrival
 from pipeline.cli.telling import allowed_documents, incident_facts, matches, read_event, short, told
@@ -66,7 +66,7 @@ async def test_an_incident_is_found_by_its_id_or_the_beginning_of_it() -> None:
         assert await find_incident(store, text) == one
 
 
-@pytest.mark.parametrize("text", ["", "zz", "ffffffff-ffff-ffff-ffff-ffffffffffff"])
+@pytest.mark.parametrize("text", ["", " ", "zz", "ffffffff-ffff-ffff-ffff-ffffffffffff"])
 async def test_an_unknown_id_is_refused_with_the_list_as_next_command(text: str) -> None:
     with pytest.raises(CommandError) as raised:
         await find_incident(await store_with(incident_in(State.OPEN)), text)
@@ -77,8 +77,18 @@ async def test_an_ambiguous_beginning_is_refused() -> None:
     one = incident_in(State.OPEN)
     other = one.model_copy(update={"incident_id": one.incident_id[:-1] + ("0" if one.incident_id[-1] != "0" else "1")})
     assert len(matches([one, other], short(one.incident_id))) == 2
-    with pytest.raises(CommandError, match="2 incidents begin with"):
+    with pytest.raises(CommandError, match="2 incidents begin with") as raised:
         await find_incident(await store_with(one, other), short(one.incident_id))
+    assert raised.value.then == "opx incidents"
+    for found in (one, other):
+        assert f"{found.incident_id}  {found.service}  {found.state}" in raised.value.message
+
+
+def test_a_filter_without_a_hit_is_named() -> None:
+    assert nothing_found(None, None) == "There are no incidents."
+    assert nothing_found(State.RESOLVED, None) == "No incident is RESOLVED."
+    assert nothing_found(None, "x\x1b") == "No incident of service x\\x1b."
+    assert nothing_found(State.OPEN, "x") == "No incident of service x is OPEN."
 
 
 def test_only_a_whole_id_is_taken_unread() -> None:
