@@ -25,6 +25,7 @@ from tests.house.template import (
 )
 
 PROMISES = Promises()
+LOOK = "sqs:ReceiveMessage sqs:ChangeMessageVisibility sqs:GetQueueAttributes"
 WORK_OFF = "sqs:ReceiveMessage sqs:DeleteMessage sqs:ChangeMessageVisibility sqs:GetQueueAttributes"
 SEND = "sqs:SendMessage sqs:GetQueueUrl"
 LOG = "logs:CreateLogStream logs:PutLogEvents"
@@ -54,7 +55,7 @@ GRANTS: dict[str, dict[str, str]] = {
     "AppendOnlyPolicy": {},
     "ProducerPolicy": FIND_THE_STACK | {"CandidatesQueue": SEND},
     "OperatorPolicy": FIND_THE_STACK
-    | {"CommandsQueue": SEND, "IdempotencyTable": "dynamodb:GetItem", "RejectedQueue": "sqs:ReceiveMessage"},
+    | {"CommandsQueue": SEND, "IdempotencyTable": "dynamodb:GetItem", "RejectedQueue": LOOK},
     "ReaderPolicy": FIND_THE_STACK
     | {
         "IncidentsTable": "dynamodb:GetItem dynamodb:BatchGetItem",
