@@ -164,7 +164,12 @@ Wrap = Callable[[Any], Any]
 class World:
     """Queues, doors, store, bus. `wrap` is put around every port, so that a test can crash or refuse any call."""
 
-    def __init__(self, wrap: Wrap = lambda port: port, store: MemoryStore | None = None) -> None:
+    def __init__(
+        self,
+        wrap: Wrap = lambda port: port,
+        store: MemoryStore | None = None,
+        report: Callable[[Report], None] | None = None,
+    ) -> None:
         self.wrap = wrap
         self.clock = VirtualClock()
         self.store = store or MemoryStore()
@@ -172,6 +177,7 @@ class World:
         self.commands = Queue(self.clock, "commands", fifo=True)
         self.rejected, self.bus, self.failures = Rejected(), Bus(), Failures()
         self.reports: list[Report] = []
+        tell = report or self.reports.append
         self.relayed = 0
         registry, policies = shipped.registry("local"), shipped.policies()
         loop = DecisionLoop(wrap(self.store), self.clock)
@@ -180,9 +186,7 @@ class World:
 
         def door(service: Service, queue: Queue, *, ordered: bool) -> QueueDoor:
             sources = {queue.name: wrap(queue)}
-            return QueueDoor(
-                service, wrap(self.rejected), sources, registry, self.clock, self.reports.append, ordered=ordered
-            )
+            return QueueDoor(service, wrap(self.rejected), sources, registry, self.clock, tell, ordered=ordered)
 
         self.candidates_door = door(self.intake, self.candidates, ordered=False)
         self.commands_door = door(self.controller, self.commands, ordered=True)
