@@ -86,7 +86,7 @@ long: setup ## what takes too long for every day: the outage at its full rate (a
 	@.venv/bin/python -m pytest -s -m full
 
 unit: setup ## the tests that run in memory (seconds)
-	@.venv/bin/python -m pytest -m 'not engine and not long' $(IN_MEMORY)
+	@OPX_PROPERTY_PROFILE=quick .venv/bin/python -m pytest -m 'not engine and not long' $(IN_MEMORY)
 
 check: setup ## ruff and mypy --strict
 	@.venv/bin/ruff check .
