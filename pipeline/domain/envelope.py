@@ -14,7 +14,7 @@ from pipeline.domain.authority import AuthorityContext
 from pipeline.domain.base import Digest, Model, Sequence, Time, Uuid, read
 from pipeline.domain.canonical import Document, canonical_bytes, digest
 from pipeline.domain.errors import Code, Refusal, Rejected
-from pipeline.domain.events import FACT, Fact, Summary
+from pipeline.domain.events import FACT, Fact
 from pipeline.domain.ids import event_id
 from pipeline.domain.transitions import State
 
@@ -128,8 +128,3 @@ def seal(change: Change, incident: str, tip: Tip, now: datetime) -> IncidentEven
 def size_of(event: IncidentEvent) -> int:
     """Return the event's size in bytes as canonical JSON."""
     return len(canonical_bytes(event.to_document()))
-
-
-def summary_of(event: IncidentEvent) -> Summary:
-    """Return the part of the event that subscribers' rules filter on."""
-    return event.fact.metadata

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.canonical import canonical_bytes, parse_document
-from pipeline.domain.envelope import SCHEMA_VERSION, IncidentEvent, detail_of, event_hash, size_of, summary_of, upcast
+from pipeline.domain.envelope import SCHEMA_VERSION, IncidentEvent, detail_of, event_hash, size_of, upcast
 from pipeline.domain.errors import Code, Rejected
 from pipeline.domain.transitions import EventType
 from tests.support.audit import audit_history, fold
@@ -80,7 +80,7 @@ def test_the_bus_is_told_when_an_event_is_sent_again() -> None:
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: f"{event.fact.event_type}-{event.event_id[:8]}")
 def test_every_event_carries_the_summary_subscribers_filter_on(event: IncidentEvent) -> None:
     metadata = event.to_document()["metadata"]
-    summary = summary_of(event)
+    summary = event.fact.metadata
     assert (summary.service, summary.severity, summary.title) == (
         metadata["service"],
         metadata["severity"],
