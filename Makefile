@@ -82,11 +82,11 @@ demo: setup ## the whole pipeline on this machine, from a storm of alarms to a c
 test: setup ## every test, end to end included (minutes)
 	@.venv/bin/python -m pytest -m 'not full'
 
-long: setup ## what takes too long for every day: the outage at its full rate (about an hour)
+long: setup ## what takes too long for every day: an outage at its full rate, ten thousand histories, a storm (about an hour)
 	@.venv/bin/python -m pytest -s -m full
 
 unit: setup ## the tests that run in memory (seconds)
-	@OPX_PROPERTY_PROFILE=quick .venv/bin/python -m pytest -m 'not engine and not long' $(IN_MEMORY)
+	@OPX_PROPERTY_PROFILE=quick .venv/bin/python -m pytest -m 'not engine and not long and not full' $(IN_MEMORY)
 
 check: setup ## ruff and mypy --strict
 	@.venv/bin/ruff check .
@@ -97,8 +97,8 @@ format: setup ## let ruff sort imports and lay out the code
 	@.venv/bin/ruff check --fix-only --quiet .
 	@.venv/bin/ruff format .
 
-up: setup ## start the local engine, deploy into it and leave it running
-	@.venv/bin/opx up
+up: setup ## start the local engine, deploy into it and leave it running (CONFIG=DIR: your own configuration)
+	@.venv/bin/opx up $(if $(CONFIG),--config '$(CONFIG)')
 
 down: setup ## stop the local engine and all it started
 	@.venv/bin/opx down

@@ -1,4 +1,4 @@
-"""Lambda door: the candidates and alarms queues."""
+"""Lambda door: the candidates, alarms and Alertmanager queues."""
 
 from typing import Any
 

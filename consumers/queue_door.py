@@ -1,7 +1,7 @@
 """The door behind every queue: a batch in, the ids of the messages that must come again out. No rules.
 
-Lanes (one incident each) run side by side, one message after the other within a lane. What must come again becomes visible
-after longer and longer delays. What becomes of one message is in `settlement`.
+A FIFO queue's groups run side by side, one message after the other within a group; any other batch is handed on whole. What
+must come again becomes visible after longer and longer delays. What becomes of one message is in `settlement`.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from consumers.settlement import Case, Service, Settlement
 from pipeline.domain.authority import Registry
-from pipeline.domain.errors import OpxError, Unavailable
+from pipeline.domain.errors import OpxError
 from pipeline.runtime.telemetry import Report
 from pipeline.services.decision import View
 from pipeline.services.ports import Clock, Message, RejectedQueue, SourceQueue
@@ -44,43 +44,37 @@ class QueueDoor:
 
     async def handle(self, messages: Sequence[Message], deadline: float) -> tuple[str, ...]:
         """Settle a batch; return the ids of the messages that must be delivered again."""
+        cases = [self.settlement.read(message) for message in messages]
+        failed = await (self._in_order(cases, deadline) if self.ordered else self._together(cases, deadline))
+        again = [message for message in messages if message.message_id in failed]
+        await self._delay(again)
+        return tuple(message.message_id for message in again)
+
+    async def _together(self, cases: Sequence[Case], deadline: float) -> set[str]:
+        errors = await self.settlement.settle(cases, View(), deadline)
+        return {case.message.message_id for case, error in zip(cases, errors, strict=True) if error is not None}
+
+    async def _in_order(self, cases: Sequence[Case], deadline: float) -> set[str]:
         lanes: dict[str, list[Case]] = {}
-        for message in messages:
-            case = self.settlement.read(message)
-            lanes.setdefault(self._lane(case), []).append(case)
+        for case in cases:
+            lanes.setdefault(case.message.group or case.message.message_id, []).append(case)
         view = View()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._run(lane, view, deadline)) for lane in lanes.values()]
-        waits = {message.message_id: wait for task in tasks for message, wait in task.result()}
-        failed = [message for message in messages if message.message_id in waits]
-        await self._delay([(message, waits[message.message_id]) for message in failed])
-        return tuple(message.message_id for message in failed)
+        return {message_id for task in tasks for message_id in task.result()}
 
-    def _lane(self, case: Case) -> str:
-        if self.ordered:
-            return case.message.group or case.message.message_id
-        if isinstance(case.work, Exception):
-            return case.message.message_id
-        return case.work.order_key
-
-    async def _run(self, lane: list[Case], view: View, deadline: float) -> list[tuple[Message, int]]:
-        failed: list[tuple[Message, int]] = []
+    async def _run(self, lane: list[Case], view: View, deadline: float) -> list[str]:
         for number, case in enumerate(lane):
-            error = await self.settlement.settle(case, view, deadline)
-            if error is None:
-                continue
-            wait = delay_s(case.message)
-            failed.append((case.message, wait))
-            if self.ordered or isinstance(error, Unavailable):
-                # The rest of the lane waits behind it: for order, or because its incident can't be reached now.
-                failed.extend((later.message, wait) for later in lane[number + 1 :])
-                break
-        return failed
+            (error,) = await self.settlement.settle([case], view, deadline)
+            if error is not None:
+                # The rest of the group waits behind it, as FIFO asks.
+                return [later.message.message_id for later in lane[number:]]
+        return []
 
-    async def _delay(self, failed: Sequence[tuple[Message, int]]) -> None:
+    async def _delay(self, failed: Sequence[Message]) -> None:
         groups: dict[tuple[str, int], list[Message]] = {}
-        for message, wait in failed:
-            groups.setdefault((message.source, wait), []).append(message)
+        for message in failed:
+            groups.setdefault((message.source, delay_s(message)), []).append(message)
         for (source, wait), messages in groups.items():
             try:
                 await self.sources[source].delay(messages, wait)

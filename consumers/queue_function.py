@@ -39,5 +39,6 @@ class QueueFunction:
         try:
             failed = self.environment.run(self.door.handle(messages, deadline))
         finally:
+            telemetry.controls_unread(self.parts.controls.failure)
             telemetry.flush()
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}

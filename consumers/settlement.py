@@ -3,24 +3,21 @@
 What batches and lanes make of it is next door, in `queue_door`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pipeline.domain.authority import Registry, sender_from_id
 from pipeline.domain.candidates import Received
-from pipeline.domain.errors import Refusal, Rejected, Unavailable
+from pipeline.domain.errors import Refusal, Rejected
 from pipeline.runtime.telemetry import Report
-from pipeline.services.decision import Outcome, Refused, Replayed, View
+from pipeline.services.decision import Answered, Outcome, Refused, Replayed, View
 from pipeline.services.ports import Clock, Message, RejectedQueue
 from pipeline.services.rejection import origin, rejection
 
 
 class Work(Protocol):
     """A readable message."""
-
-    @property
-    def order_key(self) -> str: ...
 
     @property
     def operation(self) -> str: ...
@@ -31,7 +28,7 @@ class Service(Protocol):
 
     def read(self, body: str, received: Received) -> Any: ...
 
-    async def take(self, work: Any, view: View, deadline: float) -> Outcome: ...
+    async def take_all(self, works: Sequence[Any], view: View, deadline: float) -> Sequence[Sequence[Answered]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class Case:
 
 
 class Settlement:
-    """Reads messages and settles them one by one; tells each one's fate to `report`."""
+    """Reads messages and settles them; tells each one's fate to `report`."""
 
     def __init__(
         self,
@@ -71,35 +68,41 @@ class Settlement:
         except Exception as error:  # noqa: BLE001 - a defect met by this input must not take its neighbours along
             return Case(message, received, error)
 
-    async def settle(self, case: Case, view: View, deadline: float) -> Exception | None:
-        """Return None where the message is settled and may be deleted, else what went wrong."""
+    async def settle(self, cases: Sequence[Case], view: View, deadline: float) -> list[Exception | None]:
+        """Settle messages together; return per message None where it may be deleted, else what went wrong."""
         started = self.clock.monotonic()
-        outcome: Outcome | None = None
-        failure: Exception | None = None
+        works = [case.work for case in cases if not isinstance(case.work, Exception)]
         try:
-            outcome = await self._take(case, view, deadline)
-            refusal = _refusal_of(outcome)
-            if refusal is not None:
-                await self.rejected.reject(rejection(case.message, case.received, refusal))
-        except Exception as error:  # noqa: BLE001 - whatever it is, this message comes again and its neighbours go on
-            failure = error
+            taken = iter(await self.service.take_all(works, view, deadline))
+        except Exception as error:  # noqa: BLE001 - whatever it is, these messages come again and their neighbours go on
+            taken = iter([(error,)] * len(works))
+        answers = [_unread(case.work) if isinstance(case.work, Exception) else next(taken) for case in cases]
+        return [await self._done(case, answered, started) for case, answered in zip(cases, answers, strict=True)]
+
+    async def _done(self, case: Case, answers: Sequence[Answered], started: float) -> Exception | None:
+        """Keep what is refused, tell what became of each part, and return what went wrong with the first that failed."""
+        failure = next((answer for answer in answers if isinstance(answer, Exception)), None)
+        refusals = [found for answer in answers if not isinstance(answer, Exception) if (found := _refusal_of(answer))]
+        if refusals and failure is None:
+            more = f" And {len(refusals) - 1} more." if len(refusals) > 1 else ""
+            first = replace(refusals[0], detail=refusals[0].detail + more)
+            try:
+                await self.rejected.reject(rejection(case.message, case.received, first))
+            except Exception as error:  # noqa: BLE001 - not kept yet, so not settled yet
+                failure = error
         operation = "unreadable" if isinstance(case.work, Exception) else case.work.operation
-        principal = case.received.sender.principal
-        self.report(Report(case.message, operation, outcome, failure, self.clock.monotonic() - started, principal))
+        took, principal = self.clock.monotonic() - started, case.received.sender.principal
+        for answer in answers:
+            if isinstance(answer, Exception):
+                self.report(Report(case.message, operation, None, answer, took, principal))
+            else:
+                told = failure if _refusal_of(answer) else None
+                self.report(Report(case.message, operation, answer, told, took, principal))
         return failure
 
-    async def _take(self, case: Case, view: View, deadline: float) -> Outcome:
-        if isinstance(case.work, Rejected):
-            return Refused(case.work.refusal)
-        if isinstance(case.work, Exception):
-            raise case.work
-        if self.clock.monotonic() >= deadline:
-            raise Unavailable("no time was left in this invocation")
-        try:
-            return await self.service.take(case.work, view, deadline)
-        except Rejected as refused:
-            # Whatever finds it: what is refused is never tried again.
-            return Refused(refused.refusal)
+
+def _unread(error: Exception) -> tuple[Answered, ...]:
+    return (Refused(error.refusal) if isinstance(error, Rejected) else error,)
 
 
 def _refusal_of(outcome: Outcome) -> Refusal | None:

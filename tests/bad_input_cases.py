@@ -12,6 +12,7 @@ from typing import Any, Final
 from pipeline.domain.base import INTAKE_BYTES_MAX
 from pipeline.domain.errors import Code
 from pipeline.domain.ids import incident_id
+from tests.support.notifications import alert, notification, resolved
 
 CANDIDATES: Final = "candidates"
 COMMANDS: Final = "commands"
@@ -61,6 +62,15 @@ def candidate(**fields: Any) -> str:
     """Return a good candidate with `fields` over it; `...` leaves a field out."""
     good = {"type": "candidate", "service": "bad", "severity": "SEV2", "title": "Carts are empty", "dedupKey": "bad"}
     return _text(good | fields)
+
+
+def detection(**fields: Any) -> str:
+    return _text({"type": "detection", "service": "bad", "severity": "SEV2", "signalType": "log-pattern"} | fields)
+
+
+def notice(*alerts: Any, **fields: Any) -> str:
+    """Return an Alertmanager notification of which no alert can be read."""
+    return _text(notification(*alerts, **fields))
 
 
 def declaration(**fields: Any) -> str:
@@ -159,6 +169,43 @@ def _on_candidates() -> tuple[BadInput, ...]:
     )
 
 
+def _in_other_forms() -> tuple[BadInput, ...]:
+    def case(name: str, body: str, code: Code, refused_field: str | None = None, **more: Any) -> BadInput:
+        return BadInput(name, CANDIDATES, body, code, refused_field, **more)
+
+    invalid, unmapped, future = Code.INVALID_FIELD, Code.MAPPING_MISSING, "2099-12-31T00:00:00Z"
+    unlabelled = alert(labels={"service": ...})
+    return (
+        case("candidate-from-the-future", candidate(observedAt=future), Code.OBSERVED_IN_FUTURE, "observedAt"),
+        case("detection-without-service", detection(service=...), invalid, "service"),
+        case("detection-without-signal-type", detection(signalType=...), invalid, "signalType"),
+        case("detection-signal-type-with-blanks", detection(signalType="log pattern"), invalid, "signalType"),
+        case("detection-sev0", detection(severity="SEV0"), invalid, "severity"),
+        case("detection-with-a-title", detection(title="Carts are empty"), Code.UNKNOWN_FIELD, "title"),
+        case("detection-with-a-policy", detection(policyId="default"), Code.UNKNOWN_FIELD, "policyId"),
+        case("detection-principal", detection(principal="AROAOPERATOR"), Code.UNKNOWN_FIELD, "principal"),
+        case("detection-future-version", detection(schemaVersion=2), Code.UNSUPPORTED_SCHEMA_VERSION, "schemaVersion"),
+        case("detection-from-the-future", detection(observedAt=future), Code.OBSERVED_IN_FUTURE, "observedAt"),
+        case("detection-nested-attributes", detection(attributes={"host": {"name": "a"}}), invalid, "attributes"),
+        case("detection-null-attribute", detection(attributes={"host": None}), invalid, "attributes"),
+        case("detection-no-rule-counts", detection(signalType="nobody-counts-this"), Code.RULE_UNKNOWN, "signalType"),
+        case("detection-attributes-of-5-kb", detection(attributes={"a": "x" * 5000}), invalid, "attributes"),
+        case("notification-of-version-5", notice(version="5"), invalid, "version"),
+        case("notification-without-version", notice(version=...), invalid, "version"),
+        case("notification-without-group-key", notice(groupKey=...), invalid, "groupKey"),
+        case("notification-without-alerts", notice(alerts=...), invalid, "alerts"),
+        case("notification-of-no-alert", notice(alerts=[]), invalid, "alerts"),
+        case("notification-all-left-out", notice(alerts=[], truncatedAlerts=3), Code.TOO_LARGE, "truncatedAlerts"),
+        case("notification-cut-off", notice()[:-99], Code.MALFORMED_JSON),
+        case("alert-without-service", notice(unlabelled, unlabelled), unmapped, "alerts.0.labels.service"),
+        case("alert-that-is-critical", notice(alert(labels={"severity": "critical"})), unmapped, "alerts.0.labels.severity"),
+        case("alert-without-fingerprint", notice(alert(fingerprint=...)), invalid, "alerts.0.fingerprint"),
+        case("alert-from-the-future", notice(alert(startsAt=future)), Code.OBSERVED_IN_FUTURE, "alerts.0.startsAt"),
+        case("alert-resolved-at-no-time", notice(resolved(endsAt=...)), invalid, "alerts.0.endsAt"),
+        case("alert-that-is-text", notice("HighErrorRate"), invalid, "alerts.0"),
+    )
+
+
 def _on_commands() -> tuple[BadInput, ...]:
     def case(name: str, body: str, code: Code, refused_field: str | None = None, **more: Any) -> BadInput:
         return BadInput(name, COMMANDS, body, code, refused_field, **more)
@@ -197,4 +244,4 @@ def _on_commands() -> tuple[BadInput, ...]:
     )
 
 
-CASES: Final = (*_on_candidates(), *_on_commands())
+CASES: Final = (*_on_candidates(), *_in_other_forms(), *_on_commands())

@@ -1,8 +1,9 @@
-"""Builds the one artifact that every function runs: `artifact.py [DESTINATION]`. Standard library only.
+"""Builds the one artifact that every function runs: `python -m infra.build.artifact [DESTINATION]`. Standard library only.
 
-Dependencies and code are built once each under .opx/build-cache, named by the digest of what they are made from, and
-hard-linked into each destination. It must never take anything that is not pinned with a hash, nor anything a
-function does not run: no tests, no command line, no local engine, no service models but those in use.
+Dependencies, code and the configuration that OPX_CONFIG names are built once each under .opx/build-cache, named by the
+digest of what they are made from, and hard-linked into each destination. It must never take anything that is not pinned
+with a hash, nor anything a function does not run: no tests, no command line, no local engine, no service models but
+those in use, no file of a configuration that no function would read.
 """
 
 import fcntl
@@ -15,8 +16,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, NoReturn
+
+from pipeline.runtime import overlay
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".opx" / "build-cache"
@@ -32,6 +36,10 @@ DEAD_WEIGHT = ("*.dist-info", "*-stubs", "bin", "tests", "*.pyi", "*.pyx", "*.px
 WHEEL_TAGS = ("manylinux_2_17_{}", "manylinux2014_{}")
 WHEEL_TAGS_2023 = ("manylinux_2_34_{}", "manylinux_2_28_{}")
 MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
+# The code that a function reads its configuration with; exits with what is wrong, if anything.
+READ_AS_A_FUNCTION = (
+    "import pathlib, sys; from pipeline.runtime import shipped; sys.exit(shipped.problem(pathlib.Path(sys.argv[1])))"
+)
 
 
 class Target(NamedTuple):
@@ -43,10 +51,13 @@ class Target(NamedTuple):
 
 def main(destination: Path | None) -> None:
     """Build what is missing and put the whole artifact into `destination`, if one is named."""
-    target = read_target()
+    target, own = read_target(), own_config()
     CACHE.mkdir(parents=True, exist_ok=True)
     with only_one_build():
-        parts = (dependencies(target), code(target))
+        parts = [dependencies(target), code(target)]
+        if own is not None:
+            check(own, parts[0])
+            parts.append(configuration(own))
         if destination is None:
             return
         shutil.rmtree(destination, ignore_errors=True)
@@ -64,6 +75,55 @@ def read_target() -> Target:
     if platform == "host" and python != own_minor():
         fail(f"building for this machine needs Python {python}, but this is {own_minor()}: unset OPX_PYTHON")
     return Target(python, platform)
+
+
+def own_config() -> Path | None:
+    """Return the folder of one's own configuration that the environment names; a relative one lies below the project."""
+    named = os.environ.get(overlay.VARIABLE)
+    if not named:
+        return None
+    config_files(ROOT / named)  # what is wrong with its form is said at once
+    return ROOT / named
+
+
+def config_files(folder: Path) -> tuple[overlay.File, ...]:
+    """Return the files of one's own configuration; end the build where they can't be taken."""
+    try:
+        return overlay.files(folder, ROOT / "pipeline")
+    except overlay.ConfigError as error:
+        fail(f"the configuration {folder} can't be built.\n{error}")
+
+
+def check(folder: Path, libraries: Path) -> None:
+    """Have the configuration read as the functions will; end the build where they could not start with it.
+
+    It needs the functions' libraries: this interpreter's, or those just installed where they are for this interpreter.
+    """
+    environment = os.environ if find_spec("pydantic") else {**os.environ, "PYTHONPATH": str(libraries)}
+    able = subprocess.run([sys.executable, "-c", "import pydantic"], env=environment, capture_output=True, check=False)
+    if able.returncode != 0:
+        print(
+            "this Python can't load the functions' libraries: they will check the configuration as they start",
+            file=sys.stderr,
+        )
+        return
+    command = [sys.executable, "-c", READ_AS_A_FUNCTION, str(folder)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        fail(f"the configuration {folder} can't be built.\n{done.stderr.strip()}")
+
+
+def configuration(folder: Path) -> Path:
+    """Return the folder with one's own configuration where the functions look for it."""
+    files = config_files(folder)
+
+    def copy(at: Path) -> None:
+        for file in files:
+            path = at / "pipeline" / overlay.IN_PACKAGE / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.content)
+
+    return cached("config", tuple(part for file in files for part in (file.name.encode(), file.content)), copy)
 
 
 def dependencies(target: Target) -> Path:

@@ -17,15 +17,17 @@ from pipeline.stores.items import STATE_SHARD, state_shard
 QUEUES: Final = {
     "candidates": "CandidatesQueueUrl",
     "alarms": "AlarmsQueueUrl",
+    "alertmanager": "AlertmanagerQueueUrl",
     "commands": "CommandsQueueUrl",
     "rejected": "RejectedQueueUrl",
     "candidates-dlq": "CandidatesDlqUrl",
     "alarms-dlq": "AlarmsDlqUrl",
+    "alertmanager-dlq": "AlertmanagerDlqUrl",
     "commands-dlq": "CommandsDlqUrl",
     "fanout-failures": "FanoutFailuresQueueUrl",
 }
-INTAKE: Final = ("candidates", "alarms", "commands")
-DEAD: Final = ("candidates-dlq", "alarms-dlq", "commands-dlq")
+INTAKE: Final = ("candidates", "alarms", "alertmanager", "commands")
+DEAD: Final = ("candidates-dlq", "alarms-dlq", "alertmanager-dlq", "commands-dlq")
 _DEPTHS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",

@@ -1,6 +1,8 @@
 """`opx up` and `opx down`: the local engine, with the stack deployed into it. A person's `up` outlives its command."""
 
 import time
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -9,16 +11,29 @@ from pipeline.cli.target import Target
 from pipeline.cli.terminal import REFUSED, CommandError, Screen, key_values
 from pipeline.local import engine as local
 from pipeline.local.deploy import deploy
+from pipeline.runtime import overlay, shipped
 
 
-def up(context: typer.Context) -> None:
-    """Start the local engine and deploy what changed into it; both stay until `opx down`."""
+def up(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar=overlay.VARIABLE, metavar="DIR", help="Your own policies, rules, mappings and grants."),
+    ] = None,
+) -> None:
+    """Start the local engine and deploy what changed into it; both stay until `opx down`.
+
+    With --config a folder of your own is laid over what ships; without, what ships alone is deployed.
+
+    Example: opx up --config examples/config
+    """
     invocation: Invocation = context.obj
     with guarded(invocation):
         _only_local(invocation)
+        folder = None if config is None else _checked(config)
         began = time.monotonic()
-        target, reused = bring_up(invocation, leash=False)
-        _say_where(invocation, target, reused, time.monotonic() - began)
+        target, reused = bring_up(invocation, leash=False, config=folder)
+        _say_where(invocation, target, reused, folder, time.monotonic() - began)
 
 
 def down(context: typer.Context) -> None:
@@ -41,23 +56,32 @@ def _only_local(invocation: Invocation) -> None:
         raise CommandError(message, "sam build && sam deploy --config-env dev", REFUSED)
 
 
-def bring_up(invocation: Invocation, *, leash: bool) -> tuple[Target, bool]:
+def _checked(config: Path) -> Path:
+    # Said before an engine is started for it.
+    folder = config.resolve()
+    wrong = shipped.problem(folder)
+    if wrong is not None:
+        raise CommandError(f"The configuration {config} can't be used. {wrong}", f"opx up --config {config}", REFUSED)
+    return folder
+
+
+def bring_up(invocation: Invocation, *, leash: bool, config: Path | None = None) -> tuple[Target, bool]:
     """Return the deployed engine, and whether it ran before. With `leash` it ends with this process."""
     with invocation.screen.progress("starting the local engine") as meter:
         # On the leash until it is deployed: a broken-off `up` leaves nothing behind.
         engine = local.start(invocation.selection.state_dir, leash=True)
-        outputs = deploy(engine, report=meter.say)
+        outputs = deploy(engine, config=config, report=meter.say)
         if not leash:
             engine.release()
     return Target.of_engine(engine, outputs), engine.reused
 
 
-def _say_where(invocation: Invocation, target: Target, reused: bool, seconds: float) -> None:
+def _say_where(invocation: Invocation, target: Target, reused: bool, config: Path | None, seconds: float) -> None:
     screen: Screen = invocation.screen
+    own = None if config is None else str(config)
     if screen.as_json:
-        screen.record(
-            {"endpoint": target.endpoint_url, "region": target.region, "reused": reused, "outputs": target.outputs}
-        )
+        where = {"endpoint": target.endpoint_url, "region": target.region, "config": own}
+        screen.record({**where, "reused": reused, "outputs": target.outputs})
         return
     how = "ran already and is up to date" if reused else "is up"
     screen.say(f"The local engine {how} ({seconds:.1f} s).", "bold")
@@ -66,6 +90,7 @@ def _say_where(invocation: Invocation, target: Target, reused: bool, seconds: fl
         [
             ("endpoint", target.endpoint_url),
             ("region", f"{target.region}, with the credentials test / test"),
+            ("configuration", own or "as it ships (--config DIR for your own)"),
             ("candidates", target.output("CandidatesQueueUrl")),
             ("commands", target.output("CommandsQueueUrl")),
             ("rejected", target.output("RejectedQueueUrl")),

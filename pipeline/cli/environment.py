@@ -17,6 +17,7 @@ _TABLES: Final = {
     "OPX_EVENTS_TABLE": "EventsTableName",
     "OPX_IDEMPOTENCY_TABLE": "IdempotencyTableName",
     "OPX_REJECTED_QUEUE_URL": "RejectedQueueUrl",
+    "OPX_CONTROLS_PARAMETER": "ControlsParameterName",
 }
 _OF_FUNCTION: Final = {
     "CandidatesFunction": _TABLES
@@ -24,6 +25,8 @@ _OF_FUNCTION: Final = {
         "OPX_CANDIDATES_QUEUE_URL": "CandidatesQueueUrl",
         "OPX_ALARMS_QUEUE_URL": "AlarmsQueueUrl",
         "OPX_ALARMS_QUEUE_ARN": "AlarmsQueueArn",
+        "OPX_ALERTMANAGER_QUEUE_URL": "AlertmanagerQueueUrl",
+        "OPX_ALERTMANAGER_QUEUE_ARN": "AlertmanagerQueueArn",
     },
     "CommandsFunction": _TABLES | {"OPX_COMMANDS_QUEUE_URL": "CommandsQueueUrl"},
     "FanoutFunction": {"OPX_BUS_NAME": "BusName", "OPX_FANOUT_FAILURES_QUEUE_URL": "FanoutFailuresQueueUrl"},

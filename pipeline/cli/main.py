@@ -11,9 +11,13 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import engine, environment, reading, rejected, send, status, tail, transitions
+from pipeline.cli import controls, engine, environment, reading, rejected, send, status, tail, transitions
+from pipeline.cli.authority import authority
 from pipeline.cli.command import commands
 from pipeline.cli.demo import demo
+from pipeline.cli.lint import lint
+from pipeline.cli.policy import policy
+from pipeline.cli.rules import rules
 from pipeline.cli.session import Invocation, silence_output
 from pipeline.cli.target import Selection
 from pipeline.cli.terminal import FAILED, Screen
@@ -105,11 +109,18 @@ app.command()(engine.up)
 app.command()(engine.down)
 app.command()(status.status)
 app.command()(send.send)
+app.command()(lint)
 app.command()(reading.incidents)
 app.command()(reading.show)
 app.command()(reading.timeline)
 app.command()(rejected.rejected)
 app.add_typer(commands, name="command")
+app.add_typer(policy, name="policy")
+app.add_typer(rules, name="rules")
+app.add_typer(authority, name="authority")
+app.command()(controls.pause)
+app.command()(controls.resume)
+app.add_typer(controls.maintenance, name="maintenance")
 app.command()(tail.tail)
 app.command()(transitions.transitions)
 app.command()(environment.environment)

@@ -30,6 +30,7 @@ class Queue(StrEnum):
     CANDIDATES = "candidates"
     COMMANDS = "commands"
     ALARMS = "alarms"
+    ALERTMANAGER = "alertmanager"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +160,21 @@ def _readable(body: str) -> Document | None:
 
 
 def _service(document: Document | None) -> object:
+    """Return the service a message says it is about; of an alarm that names none, what else keeps it apart: its own name."""
     if document is None:
         return None
-    if "detail-type" not in document:
-        return document.get("service")
-    detail = document.get("detail")
-    return detail.get("alarmName") if isinstance(detail, dict) else None
+    if "detail-type" in document:
+        detail = _part(document, "detail")
+        mapping = _readable(str(_part(detail, "configuration").get("description"))) or {}
+        return mapping.get("service", detail.get("alarmName"))
+    if "groupKey" in document:
+        return _part(document, "commonLabels").get("service")
+    return document.get("service")
+
+
+def _part(document: Document, name: str) -> Document:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _group(value: object) -> str | None:

@@ -31,6 +31,7 @@ QUEUE_OUTPUTS: Final = {
     Queue.CANDIDATES: "CandidatesQueueUrl",
     Queue.COMMANDS: "CommandsQueueUrl",
     Queue.ALARMS: "AlarmsQueueUrl",
+    Queue.ALERTMANAGER: "AlertmanagerQueueUrl",
 }
 
 
@@ -66,7 +67,10 @@ def send(
     ] = None,
     json_body: Annotated[str | None, typer.Option("--json-body", help="One message, instead of a file.")] = None,
     queue: Annotated[
-        Queue, typer.Option(help="Where to send it; on AWS, alarms takes from its rule alone.", case_sensitive=False)
+        Queue,
+        typer.Option(
+            help="Where to send it; on AWS, alarms and alertmanager take from their services alone.", case_sensitive=False
+        ),
     ] = Queue.CANDIDATES,
     rebase: Annotated[
         bool,

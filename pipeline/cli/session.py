@@ -21,6 +21,7 @@ from pipeline.cli.terminal import DONE, INTERRUPTED, REFUSED, TERMINATED, Comman
 from pipeline.domain.errors import Corrupt, Rejected, Unavailable
 from pipeline.local.engine import EngineError
 from pipeline.runtime.clock import SystemClock
+from pipeline.runtime.overlay import ConfigError
 from pipeline.services.ports import IncidentStore
 from pipeline.stores.clients import Clients
 from pipeline.stores.dynamodb import DynamoIncidentStore, Tables
@@ -107,7 +108,7 @@ def guarded(invocation: Invocation) -> Iterator[None]:
         # Whoever read us has gone (`| head`): nothing is left to say.
         silence_output()
         raise typer.Exit(DONE) from None
-    except (CommandError, Rejected, Unavailable, Corrupt, EngineError) as error:
+    except (CommandError, ConfigError, Rejected, Unavailable, Corrupt, EngineError) as error:
         explained = explain(error, invocation)
         invocation.screen.fail(explained)
         raise typer.Exit(explained.exit_code) from None
@@ -127,6 +128,8 @@ def explain(error: Exception, invocation: Invocation) -> CommandError:
             return error
         case Rejected():
             return CommandError(error.refusal.sentence(), f"{invocation.opx} --help", REFUSED)
+        case ConfigError():
+            return CommandError(f"The configuration can't be used. {error}", "edit the named file", REFUSED)
         case EngineError():
             # Its text ends with what to do next.
             message, separator, then = str(error).rpartition("Next: ")

@@ -1,20 +1,56 @@
 """The authority gate: who is speaking, and what may they do. Proven by the signature, never by the body.
 
-A registry (a versioned data file) maps signed principals to what they may use. Whatever it does not name is refused.
-Who may take which *transition* is not here: see `transitions`.
+A registry (a versioned data file) maps signed principals to what they may use. Whatever it does not name is refused, and a
+registry that holds anything unknown is not read at all. Who may take which *transition* is not here: see `transitions`.
+
+HUMAN is believed only where the entry says where the person's name stands, and it stands there:
+
+- `sessionIsPerson`: in the signed session name (single sign-on). Whoever may assume a role chooses that name, so the role's
+  trust policy must pin it; single sign-on does.
+- `principalIsPerson`: in the signer itself, which then has no session: one person's IAM user, or the local engine's account.
+- `assertsForOthers`: in the body's actorId, said by a principal that is trusted to say so; both are stored.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
-from pipeline.domain.base import Line, Model, Reason, SchemaVersion, Service, Slug, read
+from pipeline.domain.base import LINE, Line, Model, Reason, SchemaVersion, Service, Slug, read
 from pipeline.domain.canonical import Document
-from pipeline.domain.errors import Code, Refusal
+from pipeline.domain.errors import Code, Refusal, Rejected
 from pipeline.domain.transitions import AuthorityType
+
+# What can be asked for; a registry that grants anything else is refused. Detections and native alarms are `candidate`, too.
+COMMAND_OPERATIONS: Final = frozenset(
+    {
+        "declare",
+        "change-state",
+        "attach-evidence",
+        "change-severity",
+        "add-note",
+        "request-promotion",
+        "dismiss",
+        "link",
+    }
+)
+CANDIDATE_OPERATION: Final = "candidate"
+REDRIVE_OPERATION: Final = "redrive"
+AUDIT_OPERATION: Final = "audit"
+OPERATIONS: Final = COMMAND_OPERATIONS | {CANDIDATE_OPERATION, REDRIVE_OPERATION, AUDIT_OPERATION}
+
+UNIQUE_ID: Final = re.compile(r"A(?:ROA|IDA)[A-Z0-9]+")
+ACCOUNT: Final = re.compile(r"[0-9]{12}")
+_BOUND: Final = re.compile(r"\$[A-Za-z][A-Za-z0-9]*")
+_QUEUE: Final = re.compile(r"queue:[A-Za-z0-9][A-Za-z0-9_-]*")
+# As signers show themselves: a role only by one of its sessions, and without its path.
+_ARN: Final = re.compile(
+    r"arn:aws[a-z-]*:(?:iam::[0-9]{12}:(?:root|user/[^:\s]+)"
+    r"|sts::[0-9]{12}:(?:assumed-role/[^:/\s]+/[^:/\s]+|federated-user/[^:/\s]+))"
+)
 
 
 class AuthorityContext(Model):
@@ -53,35 +89,113 @@ class Sender:
     session: str | None = None
     arn: str | None = None
 
+    @property
+    def signed_id(self) -> str:
+        """The identity as it was signed: unique id and session."""
+        return self.principal if self.session is None else f"{self.principal}:{self.session}"
+
 
 def sender_from_id(sender_id: str, arn: str | None = None) -> Sender:
-    """Split SQS's SenderId or API Gateway's caller at its colon: unique id, then session name."""
+    """Split SQS's SenderId or API Gateway's caller at its first colon: unique id, then session name. Takes any text."""
     principal, _, session = sender_id.partition(":")
     return Sender(principal, session or None, arn)
 
 
-def _pinned(principal: str) -> str:
-    if principal.startswith("arn:") and not re.fullmatch(r"[0-9]{12}", (principal.split(":") + [""] * 5)[4]):
+def sender_from_identity(identity: Mapping[str, Any]) -> Sender:
+    """Return the signer of a REST request (API Gateway's `requestContext.identity` under AWS_IAM), as SQS would name it.
+
+    Beside the unique id this door knows the signer's ARN. Raises `Rejected` where nothing was signed.
+    """
+    caller, arn = identity.get("caller"), identity.get("userArn")
+    return identified(sender_from_id(caller if isinstance(caller, str) else "", arn if isinstance(arn, str) else None))
+
+
+def identified(sender: Sender) -> Sender:
+    """Return `sender`; raise `Rejected` where its identity is none: empty, without unique id, or not printable."""
+    try:
+        for name in (sender.principal, sender.session or sender.principal):
+            read(LINE, name)
+    except Rejected:
+        detail = f"The signed identity {sender.signed_id[:200]!a} names nobody."
+        raise Rejected(Refusal(Code.PRINCIPAL_UNKNOWN, detail)) from None
+    return sender
+
+
+def _principal(text: str) -> str:
+    if any(form.fullmatch(text) for form in (UNIQUE_ID, ACCOUNT, _BOUND, _QUEUE)):
+        return text
+    if text.startswith("arn:"):
+        return _arn_pattern(text)
+    if text.startswith(("AKIA", "ASIA")):
+        raise ValueError("an access key is no principal: `aws sts get-caller-identity` shows the unique id (UserId)")
+    if text.startswith(("AROA", "AIDA")) and ":" in text:
+        raise ValueError("a principal is the unique id without its session: leave out the colon and what follows")
+    raise ValueError("a principal is a unique id (AROA…, AIDA…), an account id, queue:NAME or an ARN pattern")
+
+
+def _arn_pattern(text: str) -> str:
+    parts = text.split(":", 5)
+    if len(parts) < 6 or not ACCOUNT.fullmatch(parts[4]):
         raise ValueError("an ARN pattern names its account in full")
-    return principal
+    if parts[2] == "iam" and parts[5].startswith("role/"):
+        raise ValueError(
+            "a role signs as arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION; better name its unique id: opx authority add"
+        )
+    if not _ARN.fullmatch(text):
+        raise ValueError(
+            "an ARN pattern is one of iam root, iam user/NAME, sts assumed-role/NAME/SESSION, sts federated-user/NAME"
+        )
+    return text
 
 
-Principal = Annotated[Line, AfterValidator(_pinned)]
+def _operation(text: str) -> str:
+    if text not in OPERATIONS:
+        raise ValueError(f"{text[:40]!a} is no operation; there are {', '.join(sorted(OPERATIONS))}")
+    return text
+
+
+Principal = Annotated[Line, AfterValidator(_principal)]
+Operation = Annotated[str, AfterValidator(_operation)]
 
 
 class Entry(Model):
-    """One grant: these principals may use these authority types for these operations on these services."""
+    """One grant: these principals may use these authority types for these operations on these services.
+
+    Without `stages` it holds on every stage. An account id means that account's root, never all who are in it.
+    """
 
     id: Slug
-    stages: tuple[Slug, ...] = ()
+    stages: Annotated[tuple[Slug, ...], Field(min_length=1)] = ()
     principals: Annotated[tuple[Principal, ...], Field(min_length=1)]
     authority_types: Annotated[tuple[Annotated[AuthorityType, Field(strict=False)], ...], Field(min_length=1)]
-    operations: Annotated[tuple[Line, ...], Field(min_length=1)]
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1)]
     services: Annotated[tuple[Service, ...], Field(min_length=1)]
     asserts_for_others: bool = False
     session_is_person: bool = False
+    principal_is_person: bool = False
     speaks_for_senders: bool = False
     note: str = ""
+
+    def holds_on(self, stage: str) -> bool:
+        return not self.stages or stage in self.stages
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        somebody = self.session_is_person or self.principal_is_person or self.asserts_for_others
+        if AuthorityType.HUMAN in self.authority_types and not somebody:
+            raise ValueError(
+                "HUMAN needs to know where the person's name stands: sessionIsPerson, principalIsPerson or assertsForOthers"
+            )
+        if self.principal_is_person and any(name.startswith(("AROA", "queue:", "$")) for name in self.principals):
+            raise ValueError("principalIsPerson is for users and accounts: of a role only the session can be a person")
+        sessionless = any(re.match(r"AIDA|queue:|[0-9]|arn:[^:]*:iam:", name) for name in self.principals)
+        if self.session_is_person and sessionless:
+            raise ValueError("sessionIsPerson is for roles: a user or account has no session, say principalIsPerson")
+        # Whoever speaks for senders can be anybody, so it must be a role of the stack itself, known only once deployed.
+        own = all(name.startswith("$") for name in self.principals) and self.operations == (REDRIVE_OPERATION,)
+        if self.speaks_for_senders and not own:
+            raise ValueError("speaksForSenders is for the stack's own redrive role and the operation redrive alone")
+        return self
 
 
 class RegistryFile(Model):
@@ -90,8 +204,24 @@ class RegistryFile(Model):
     version: SchemaVersion
     entries: tuple[Entry, ...]
 
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        ids = [entry.id for entry in self.entries]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"two entries have the id {twice[0]!a}")
+        return self
+
+    def entry(self, name: str) -> Entry | None:
+        return next((entry for entry in self.entries if entry.id == name), None)
+
 
 _REGISTRY: Final = TypeAdapter(RegistryFile)
+
+
+def read_registry(document: Document) -> RegistryFile:
+    """Return the registry as written; raise `Rejected` naming what is wrong in it."""
+    return read(_REGISTRY, document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +231,11 @@ class Registry:
     entries: tuple[Entry, ...]
 
     @classmethod
-    def load(cls, document: Document, stage: str, bindings: dict[str, str]) -> "Registry":
+    def load(cls, document: Document, stage: str, bindings: Mapping[str, str]) -> "Registry":
         """Keep the entries of `stage`, with `$name` principals bound; an unbound one matches nobody."""
         kept = []
-        for entry in read(_REGISTRY, document).entries:
-            if entry.stages and stage not in entry.stages:
+        for entry in read_registry(document).entries:
+            if not entry.holds_on(stage):
                 continue
             bound = tuple(bindings.get(name[1:], "") if name.startswith("$") else name for name in entry.principals)
             principals = tuple(name for name in bound if name)
@@ -115,16 +245,24 @@ class Registry:
 
     def of(self, sender: Sender) -> tuple[Entry, ...]:
         """Return every entry that names this sender, by unique id or by ARN pattern."""
-        return tuple(entry for entry in self.entries if any(_names(name, sender) for name in entry.principals))
+        return tuple(entry for entry in self.entries if entry_names(entry, sender))
 
     def believes(self, sender: Sender) -> bool:
         """True where this sender may redeliver another's message under that other's identity (the redrive role)."""
         return any(entry.speaks_for_senders for entry in self.of(sender))
 
 
+def entry_names(entry: Entry, sender: Sender) -> bool:
+    """True where one of the entry's principals is this sender."""
+    return any(_names(name, sender) for name in entry.principals)
+
+
 def _names(pattern: str, sender: Sender) -> bool:
     if pattern.startswith("arn:"):
         return sender.arn is not None and _glob(pattern, ":/").fullmatch(sender.arn) is not None
+    # A federated user signs as ACCOUNT:NAME, with a name that its broker chose: that is not the account.
+    if sender.session is not None and ACCOUNT.fullmatch(pattern):
+        return False
     return pattern == sender.principal
 
 
@@ -134,8 +272,17 @@ def _glob(pattern: str, stops: str) -> re.Pattern[str]:
     return re.compile(star.join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
 
 
-def _covers(patterns: tuple[str, ...], value: str) -> bool:
-    return any(_glob(pattern, "").fullmatch(value) for pattern in patterns)
+def covers_service(entry: Entry, service: str) -> bool:
+    """True where the entry grants something on this service."""
+    return any(_glob(pattern, "").fullmatch(service) for pattern in entry.services)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a sender may act under, and the entry that says so."""
+
+    context: AuthorityContext
+    entry: Entry
 
 
 def authorize(
@@ -146,13 +293,17 @@ def authorize(
     `service` None asks about the operation alone, before an incident is read; ask again once its service is known.
     Without a claim the sender's only authority type is meant; with several, the claim is required.
     """
+    found = grant(registry, sender, claim, operation, service)
+    return found.context if isinstance(found, Grant) else found
+
+
+def grant(registry: Registry, sender: Sender, claim: Claim | None, operation: str, service: str | None) -> Grant | Refusal:
+    """Return what `authorize` does, with the entry that decides: the first one that allows all that was asked."""
     entries = registry.of(sender)
     if not entries:
         return Refusal(Code.PRINCIPAL_UNKNOWN, f"The principal {sender.principal!a} is not in the registry.")
     entries = tuple(
-        entry
-        for entry in entries
-        if _covers(entry.operations, operation) and (service is None or _covers(entry.services, service))
+        entry for entry in entries if operation in entry.operations and (service is None or covers_service(entry, service))
     )
     if not entries:
         on = f" on service {ascii(service)[:80]}" if service is not None else ""
@@ -168,13 +319,32 @@ def authorize(
             Code.AUTHORITY_NOT_GRANTED, f"{authority_type} is claimed, but not granted for {operation}.", "authority"
         )
     own = sender.session or sender.principal
-    asserted = claim.actor_id is not None and claim.actor_id != own
-    if asserted and not any(entry.asserts_for_others for entry in entries):
+    another = claim.actor_id if claim.actor_id not in (None, own, sender.principal, sender.signed_id) else None
+    deciding = next((entry for entry in entries if _allows(entry, sender, authority_type, another)), None)
+    if deciding is None and another is not None:
         return Refusal(Code.ACTOR_NOT_ASSERTABLE, "The actorId is not the signer's own.", "authority.actorId")
-    return AuthorityContext(
+    if deciding is None:
+        return Refusal(Code.AUTHORITY_NOT_GRANTED, _nobody(entries, sender), "authority")
+    context = AuthorityContext(
         authority_type=authority_type,
         principal=sender.principal,
-        actor_id=claim.actor_id if asserted and claim.actor_id else own,
-        asserted_by=own if asserted else None,
+        actor_id=another or own,
+        asserted_by=own if another is not None else None,
         justification=claim.justification,
     )
+    return Grant(context, deciding)
+
+
+def _allows(entry: Entry, sender: Sender, authority_type: AuthorityType, another: str | None) -> bool:
+    if another is not None:
+        return entry.asserts_for_others
+    if authority_type is AuthorityType.SYSTEM:
+        return True
+    return entry.session_is_person if sender.session is not None else entry.principal_is_person
+
+
+def _nobody(entries: tuple[Entry, ...], sender: Sender) -> str:
+    if any(entry.asserts_for_others for entry in entries):
+        return "HUMAN means a person, and none is named: say who acts in authority.actorId."
+    where, flag = ("session name", "sessionIsPerson") if sender.session is not None else ("principal", "principalIsPerson")
+    return f"HUMAN means a person, and no entry says that this {where} is one: claim SYSTEM, or have {flag} set."

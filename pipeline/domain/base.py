@@ -7,6 +7,7 @@ digits; names on the wire are camelCase and nothing else is accepted there.
 import re
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
@@ -38,6 +39,7 @@ LINKS_MAX: Final = 20
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 _CONTROL_BUT_LAYOUT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _UNDELIVERABLE: Final = re.compile("[\ufffe\uffff]")
+_CONTROL_RUN: Final = re.compile(f"{_CONTROL.pattern}+")
 
 M = TypeVar("M")
 
@@ -59,6 +61,22 @@ class Model(BaseModel):
         """Return the model as a canonical document; an absent optional stays absent (absent is not null)."""
         document: Document = normalise(self.model_dump(exclude_none=True))
         return document
+
+
+class Native(Model):
+    """A part of somebody else's event: what we don't need of it is not looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+@lru_cache(maxsize=1024)
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in text.split("*")), re.DOTALL)
+
+
+def covers(pattern: str, text: str) -> bool:
+    """True where `pattern` stands for `text`; `*` is any text, every other character itself."""
+    return _pattern(pattern).fullmatch(text) is not None
 
 
 def read(adapter: TypeAdapter[M], document: Any) -> M:
@@ -91,6 +109,11 @@ def _refusal(error: ErrorDetails, above: int) -> Refusal:
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
+
+
+def cleaned(text: str, length_max: int) -> str:
+    """Return a native event's text as one line of ours: its sender can't be asked for another. May be empty."""
+    return _CONTROL_RUN.sub(" ", text).strip()[:length_max]
 
 
 def _one_line(text: str) -> str:

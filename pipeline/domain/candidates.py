@@ -1,17 +1,16 @@
-"""Candidate generation: what detectors send, in every accepted form, becomes one `Candidate`. Pure and total.
+"""What detectors report, in normal form: a `Candidate` (trouble that asks to be an incident) and a `Detection` (one raw
+observation that rules count). The two wire forms of opx's own stand here too.
 
-Forms are told apart by shape: our own `type`, or a native event's `detail-type`. Service and severity come from an explicit
-mapping and are never guessed. What a candidate leads to is in `decisions`; correlation of raw detections is next door.
+Native events are next door (`cloudwatch`, `alertmanager`); which form a message has is told by `intake`; what rules make of
+detections is in `correlation`, what a candidate leads to in `decisions`. Nothing is guessed.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from fnmatch import fnmatchcase
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, TypeAdapter
 
 from pipeline.domain.authority import AuthorityClaim, Claim, Sender
 from pipeline.domain.base import (
@@ -29,10 +28,9 @@ from pipeline.domain.base import (
     Title,
     read,
 )
-from pipeline.domain.canonical import Document, digest, parse_document, parse_time
-from pipeline.domain.commands import COMMAND_TYPES
-from pipeline.domain.errors import Code, Refusal, Rejected
-from pipeline.domain.events import Evidence, EvidenceItems, Link, Links, Observation, ObservationKind
+from pipeline.domain.canonical import Document, digest
+from pipeline.domain.errors import Code, Refusal
+from pipeline.domain.events import Correlation, Evidence, EvidenceItems, Link, Links, Observation, ObservationKind
 from pipeline.domain.promotion import DEFAULT_POLICY, LaxSeverity
 from pipeline.domain.transitions import Severity
 
@@ -54,11 +52,34 @@ class Candidate:
     links: tuple[Link, ...] = ()
     tags: Document | None = None
     policy_id: str = DEFAULT_POLICY
+    correlation: Correlation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One raw observation, as correlation rules see it. `attributes` are flat: text, numbers, true or false.
+
+    `id` tells it from every other one (its idempotency key, in text); `kind` is a recovery for a native notice that the
+    trouble is over. `age_s` is its age when it was sent, `maintenance` the window of the live controls it falls into.
+    """
+
+    id: str
+    service: str
+    source: str
+    signal_type: str
+    severity: Severity
+    observed_at: datetime
+    age_s: int = 0
+    kind: ObservationKind = ObservationKind.FIRING
+    dedup_key: str | None = None
+    resource: str | None = None
+    attributes: Document | None = None
+    maintenance: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An idempotency key and where it comes from: `caller`, `body`, `message`, `cloudwatch` or `request`."""
+    """An idempotency key and where it comes from: `caller`, `body`, `message`, `cloudwatch`, `alertmanager` or `request`."""
 
     kind: str
     value: str
@@ -74,13 +95,41 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
-    """A candidate with its key, the claim of its sender and the digest of the document as received."""
+class Signal:
+    """One thing a message reports, with its key and the digest of what was received.
 
-    candidate: Candidate
+    `detection` is how rules see it, `candidate` what it is where no rule takes it. A raw detection has no candidate, a
+    candidate of opx's own form no detection; a native event has both.
+    """
+
     key: Key
-    claim: Claim | None
     request_digest: str
+    candidate: Candidate | None = None
+    detection: Detection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """All that a message reports, and what its sender claims. `refusals`: parts that can't be read, beside good ones."""
+
+    signals: tuple[Signal, ...]
+    claim: Claim | None = None
+    refusals: tuple[Refusal, ...] = ()
+
+
+def age_s(sent_at: datetime, observed_at: datetime) -> int:
+    """Return how old an observation was when it was sent, in whole seconds rounded up; 0 where its clock was ahead."""
+    return max(0, -((observed_at - sent_at) // timedelta(seconds=1)))
+
+
+def observed_in_future(observed_at: datetime, sent_at: datetime, field: str = "observedAt") -> Refusal | None:
+    """Return the refusal of an observation that is further ahead of its sending than clocks may differ."""
+    if observed_at <= sent_at + LEAD_MAX:
+        return None
+    return Refusal(Code.OBSERVED_IN_FUTURE, "The observation is more than 10 minutes ahead.", field)
+
+
+# --- opx's own forms -------------------------------------------------------------------------------------------------
 
 
 class CandidateMessage(Model):
@@ -104,78 +153,38 @@ class CandidateMessage(Model):
     authority: AuthorityClaim | None = None
 
 
-class AlarmMapping(Model):
-    """Service and severity of the alarms whose name matches a pattern (`*` and `?`)."""
+def _flat(attributes: Document) -> Document:
+    for name, value in attributes.items():
+        if not isinstance(value, str | int | Decimal):
+            raise ValueError(f"{name} is neither text nor a number nor true or false")
+    return attributes
 
-    alarm_name: Line
+
+class DetectionMessage(Model):
+    """The wire form `{"type":"detection", …}`: service, signalType and severity are required."""
+
+    type: Literal["detection"]
+    schema_version: SchemaVersion = 1
     service: Service
+    source: Line | None = None
+    signal_type: Slug
     severity: LaxSeverity
-
-
-class _Native(Model):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _AlarmState(_Native):
-    value: Literal["ALARM", "OK", "INSUFFICIENT_DATA"]
-    timestamp: str | None = None
-    reason: str = ""
-
-
-class _AlarmConfiguration(_Native):
-    description: str | None = None
-
-
-class _AlarmDetail(_Native):
-    alarm_name: Line
-    state: _AlarmState
-    configuration: _AlarmConfiguration = _AlarmConfiguration()
-
-
-class _AlarmEvent(_Native):
-    id: Annotated[Line, Field(max_length=128)]
-    time: str
-    account: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{0,32}$")] = ""
-    region: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{0,32}$")] = ""
-    detail: _AlarmDetail
-
-
-class _InDescription(_Native):
-    service: Service
-    severity: LaxSeverity
+    observed_at: Time | None = None
+    dedup_key: DedupKey | None = None
+    resource: Line | None = None
+    attributes: Annotated[Data, AfterValidator(_flat)] | None = None
+    idempotency_key: IdempotencyKey | None = None
+    authority: AuthorityClaim | None = None
 
 
 _CANDIDATE: Final = TypeAdapter(CandidateMessage)
-_ALARM: Final = TypeAdapter(_AlarmEvent)
-_IN_DESCRIPTION: Final = TypeAdapter(_InDescription)
-_ALARM_DETAIL_TYPE: Final = "CloudWatch Alarm State Change"
-_OBSERVED: Final = {
-    "ALARM": ObservationKind.FIRING,
-    "OK": ObservationKind.RECOVERY,
-    "INSUFFICIENT_DATA": ObservationKind.NO_DATA,
-}
+_DETECTION: Final = TypeAdapter(DetectionMessage)
 
 
-def read_intake(document: Document, received: Received, mappings: tuple[AlarmMapping, ...] = ()) -> Intake:
-    """Return the candidate in a message's document; raise `Rejected` naming the field that is wrong."""
-    intake = _from_alarm(document, received, mappings) if "detail-type" in document else _from_message(document, received)
-    if intake.candidate.observation.observed_at > received.sent_at + LEAD_MAX:
-        raise Rejected(Refusal(Code.OBSERVED_IN_FUTURE, "The observation is more than 10 minutes ahead.", "observedAt"))
-    return intake
-
-
-def _from_message(document: Document, received: Received) -> Intake:
-    kind = document.get("type")
-    if kind != "candidate":
-        hint = " It belongs on the commands queue." if isinstance(kind, str) and kind in COMMAND_TYPES else ""
-        raise Rejected(Refusal(Code.UNKNOWN_TYPE, f"The `type` is missing or not known on this queue.{hint}", "type"))
+def read_candidate(document: Document, received: Received) -> Intake:
+    """Return the candidate in a message of opx's own form; raise `Rejected` naming the field that is wrong."""
     message = read(_CANDIDATE, document)
-    if message.idempotency_key is not None:
-        key = Key("caller", message.idempotency_key)
-    elif message.observed_at is not None:
-        key = Key("body", digest(document))
-    else:
-        key = Key("message", received.message_id)
+    observed_at = message.observed_at or received.sent_at
     candidate = Candidate(
         service=message.service,
         dedup_key=message.dedup_key,
@@ -185,72 +194,42 @@ def _from_message(document: Document, received: Received) -> Intake:
         observation=Observation(
             kind=ObservationKind.FIRING,
             source=message.source or received.sender.principal,
-            observed_at=message.observed_at or received.sent_at,
+            observed_at=observed_at,
             confidence=message.confidence,
+            age_s=age_s(received.sent_at, observed_at) or None,
         ),
         evidence=message.evidence,
         links=message.links,
         tags=message.metadata,
         policy_id=message.policy_id or DEFAULT_POLICY,
     )
-    return Intake(candidate, key, message.authority, digest(document))
+    signal = Signal(_key(message, document, received), digest(document), candidate=candidate)
+    return Intake((signal,), message.authority)
 
 
-def _from_alarm(document: Document, received: Received, mappings: tuple[AlarmMapping, ...]) -> Intake:
-    if document["detail-type"] != _ALARM_DETAIL_TYPE:
-        raise Rejected(Refusal(Code.UNKNOWN_TYPE, "Only CloudWatch alarm state changes are read.", "detail-type"))
-    event = read(_ALARM, document)
-    name = event.detail.alarm_name
-    mapped = _mapping(event.detail, mappings)
-    observed_at = _alarm_time(event)
-    kind = _OBSERVED[event.detail.state.value]
-    candidate = Candidate(
-        service=mapped.service,
-        dedup_key=_alarm_key(event),
-        severity=mapped.severity,
-        title=name,
-        description=_clean(event.detail.state.reason, 4096),
-        observation=Observation(
-            kind=kind, source=f"cloudwatch:{name}"[:256], observed_at=observed_at, confidence=Decimal(1)
-        ),
-        evidence=(Evidence(kind="cloudwatch-alarm", ref=event.id, observed_at=observed_at, note=event.detail.state.value),),
+def read_detection(document: Document, received: Received) -> Intake:
+    """Return the raw detection in a message of opx's own form; raise `Rejected` naming the field that is wrong."""
+    message = read(_DETECTION, document)
+    observed_at = message.observed_at or received.sent_at
+    key = _key(message, document, received)
+    detection = Detection(
+        id=key.value,
+        service=message.service,
+        source=message.source or received.sender.principal,
+        signal_type=message.signal_type,
+        severity=message.severity,
+        observed_at=observed_at,
+        age_s=age_s(received.sent_at, observed_at),
+        dedup_key=message.dedup_key,
+        resource=message.resource,
+        attributes=message.attributes,
     )
-    return Intake(candidate, Key("cloudwatch", event.id), None, digest(document))
+    return Intake((Signal(key, digest(document), detection=detection),), message.authority)
 
 
-def _mapping(detail: _AlarmDetail, mappings: tuple[AlarmMapping, ...]) -> _InDescription | AlarmMapping:
-    try:
-        return read(_IN_DESCRIPTION, parse_document(detail.configuration.description or ""))
-    except Rejected as unread:
-        for mapping in mappings:
-            if fnmatchcase(detail.alarm_name, mapping.alarm_name):
-                return mapping
-        where = "detail.configuration.description"
-        raise Rejected(
-            Refusal(Code.MAPPING_MISSING, f"No service and severity can be read ({unread.refusal.detail})", where)
-        ) from None
-
-
-def _alarm_time(event: _AlarmEvent) -> datetime:
-    # CloudWatch writes the state's time with an offset of four digits, the event's own in RFC 3339.
-    stamp = event.detail.state.timestamp
-    text = re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", stamp) if stamp else event.time
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        field = "detail.state.timestamp" if stamp else "time"
-        raise Rejected(Refusal(Code.INVALID_FIELD, f"{error}.", field)) from None
-
-
-def _alarm_key(event: _AlarmEvent) -> str:
-    key = f"cloudwatch:{event.account}:{event.region}:{event.detail.alarm_name}"
-    if len(key.encode()) > 512:
-        key = "cloudwatch:" + digest([event.account, event.region, event.detail.alarm_name])
-    return key
-
-
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]+")
-
-
-def _clean(text: Any, limit: int) -> str:
-    return _CONTROL.sub(" ", text)[:limit]
+def _key(message: CandidateMessage | DetectionMessage, document: Document, received: Received) -> Key:
+    if message.idempotency_key is not None:
+        return Key("caller", message.idempotency_key)
+    if message.observed_at is not None:
+        return Key("body", digest(document))
+    return Key("message", received.message_id)

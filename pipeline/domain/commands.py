@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from pipeline.domain.authority import AuthorityClaim
+from pipeline.domain.authority import COMMAND_OPERATIONS, AuthorityClaim
 from pipeline.domain.base import (
     Data,
     DedupKey,
@@ -93,15 +93,4 @@ class LinkIncident(_OnIncident):
 OnIncident = ChangeState | AttachEvidence | ChangeSeverity | AddNote | RequestPromotion | Dismiss | LinkIncident
 Command = Annotated[Declare | OnIncident, Field(discriminator="type")]
 COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
-COMMAND_TYPES = frozenset(
-    {
-        "declare",
-        "change-state",
-        "attach-evidence",
-        "change-severity",
-        "add-note",
-        "request-promotion",
-        "dismiss",
-        "link",
-    }
-)
+COMMAND_TYPES = COMMAND_OPERATIONS

@@ -1,14 +1,13 @@
-"""Decide what a candidate or a command means. Pure: no clock, no ids, no I/O.
+"""Decide what a command means, and ask the gate. Pure: no clock, no ids, no I/O.
 
-Each `decide_*` returns the changes it causes, `Nothing`, or a `Refusal`; `incidents.evolve` folds them. Who may take which
-transition is one row in `transitions`; whether a candidate is good enough is the gate's, in `promotion`.
+A decision is the changes it causes, `Nothing`, or a `Refusal`; `incidents.evolve` folds them. Who may take which transition
+is one row in `transitions`; the gate's conditions are in `promotion`; what candidates lead to is in `occurrences`.
 """
 
 from dataclasses import dataclass
 from typing import Final, TypedDict, assert_never
 
 from pipeline.domain.authority import AuthorityContext
-from pipeline.domain.candidates import Candidate
 from pipeline.domain.commands import (
     AddNote,
     AttachEvidence,
@@ -19,29 +18,26 @@ from pipeline.domain.commands import (
     OnIncident,
     RequestPromotion,
 )
+from pipeline.domain.controls import NO_CONTROLS, PinnedControls
 from pipeline.domain.envelope import Change
 from pipeline.domain.errors import Code, Refusal
 from pipeline.domain.events import (
-    REPORTS_TROUBLE,
     STEPS,
     Attachment,
     Comment,
-    Creation,
     EvidenceAttached,
     IncidentCancelled,
-    IncidentCreated,
     IncidentLinked,
     IncidentOpened,
     Judgement,
     NoteAdded,
     PromotionDecided,
     Relationship,
-    Report,
     SeverityChanged,
     SeverityShift,
     Step,
 )
-from pipeline.domain.incidents import Accumulation, Incident, accumulate
+from pipeline.domain.incidents import Accumulation, Incident
 from pipeline.domain.promotion import (
     DISMISSED_POLICY,
     GateInputs,
@@ -51,20 +47,26 @@ from pipeline.domain.promotion import (
     judge,
 )
 from pipeline.domain.transitions import (
-    HOLDS_KEY,
     SEVERITY_MUTABLE,
     UNPROMOTED,
     AuthorityType,
     EventType,
     Severity,
     State,
-    more_severe,
     transition,
     transitions_from,
 )
 
 # PENDING → OPEN always has this actor; a person who asked for it stands in `requestedBy`.
 GATE: Final = AuthorityContext(authority_type=AuthorityType.SYSTEM, principal="opx", actor_id="promotion-gate")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the promotion gate goes by: the shipped policies, and the live controls as they are now."""
+
+    policies: Policies
+    controls: PinnedControls = NO_CONTROLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,124 +86,39 @@ class Nothing:
 
 NOTHING_OPEN: Final = Nothing("NOTHING_OPEN")
 UNCHANGED: Final = Nothing("UNCHANGED")
+COUNTED: Final = Nothing("COUNTED")
 
 Decision = Accepted | Nothing | Refusal
 
 
-class _Three(TypedDict):
+class Three(TypedDict):
     service: str
     severity: Severity
     title: str
 
 
-# --- candidates ------------------------------------------------------------------------------------------------------
+# --- the gate ---------------------------------------------------------------------------------------------------------
 
 
-def decide_candidate(candidate: Candidate, holder: Incident | None, actor: AuthorityContext, policies: Policies) -> Decision:
-    """Decide what a candidate does to its key's newest incident (`holder`): begin one, join it, or nothing.
-
-    Joins while the incident holds its key, and afterwards where the observation is not later than its ending (a drained
-    backlog). Otherwise the next occurrence begins. A recovery never begins or moves anything.
-    """
-    policy = policies.newest(candidate.policy_id)
-    if isinstance(policy, Refusal):
-        return policy
-    troubled = candidate.observation.kind in REPORTS_TROUBLE
-    if holder is None:
-        return _begin(candidate, None, actor, policy) if troubled else NOTHING_OPEN
-    if holder.state not in HOLDS_KEY:
-        if not troubled:
-            return NOTHING_OPEN
-        ending = holder.metadata.resolution
-        if ending is None or candidate.observation.observed_at > ending.at:
-            return _begin(candidate, holder, actor, policy)
-        return Accepted((_attach(holder, candidate, actor),))
-    if troubled and _expired(candidate, holder, policy):
-        return _begin(candidate, holder, actor, policy)
-    return Accepted(_join(candidate, holder, actor, policy if troubled else None))
-
-
-def _expired(candidate: Candidate, holder: Incident, policy: PinnedPolicy) -> bool:
-    silence = candidate.observation.observed_at - holder.metadata.promotion.newest_observed_at
-    return holder.state in UNPROMOTED and silence > policy.policy.pending_expires
-
-
-def _begin(candidate: Candidate, predecessor: Incident | None, actor: AuthorityContext, policy: PinnedPolicy) -> Accepted:
-    seen = candidate.observation
-    occurrence = predecessor.metadata.occurrence + 1 if predecessor else 1
-    created = IncidentCreated(
-        metadata=Creation(
-            service=candidate.service,
-            severity=candidate.severity,
-            title=candidate.title,
-            description=candidate.description,
-            dedup_key=candidate.dedup_key,
-            occurrence=occurrence,
-            predecessor=predecessor.incident_id if predecessor else None,
-            policy_id=policy.policy.policy_id,
-            observation=seen,
-            evidence=candidate.evidence or None,
-            links=candidate.links or None,
-            tags=candidate.tags or None,
-        )
-    )
-    so_far = Accumulation(
-        policy_id=policy.policy.policy_id,
-        confidence=seen.confidence,
-        detections=seen.detections,
-        newest_observed_at=seen.observed_at,
-    )
-    summary: _Three = {"service": candidate.service, "severity": candidate.severity, "title": candidate.title}
-    return Accepted((Change(created, actor, State.PENDING), _judge(summary, so_far, actor, policy)), occurrence=occurrence)
-
-
-def _attach(holder: Incident, candidate: Candidate, actor: AuthorityContext) -> Change:
-    attachment = Attachment(
-        **_summary(holder),
-        observation=candidate.observation,
-        evidence=candidate.evidence or None,
-        report=_report(holder, candidate),
-    )
-    return Change(EvidenceAttached(metadata=attachment), actor, holder.state)
-
-
-def _report(holder: Incident, candidate: Candidate) -> Report | None:
-    said = Report(
-        severity=candidate.severity if candidate.severity is not holder.severity else None,
-        title=candidate.title if candidate.title != holder.title else None,
-        description=candidate.description if candidate.description not in ("", holder.description) else None,
-        links=candidate.links if candidate.links and candidate.links != holder.metadata.links else None,
-        tags=candidate.tags if candidate.tags and candidate.tags != holder.metadata.tags else None,
-    )
-    return said if said.model_dump(exclude_none=True) else None
-
-
-def _join(
-    candidate: Candidate, holder: Incident, actor: AuthorityContext, policy: PinnedPolicy | None
-) -> tuple[Change, ...]:
-    changes = [_attach(holder, candidate, actor)]
-    if policy is None:
-        return tuple(changes)
-    severity = holder.severity
-    if more_severe(candidate.severity, severity):
-        changes.append(_shift(holder, candidate.severity, None, actor))
-        severity = candidate.severity
-    if holder.state in UNPROMOTED:
-        so_far = accumulate(holder.metadata.promotion, candidate.observation)
-        summary = _summary(holder) | {"severity": severity}
-        changes.append(_judge(summary, so_far, actor, policy))
-    return tuple(changes)
-
-
-def _judge(
-    summary: _Three,
+def judged(
+    summary: Three,
     so_far: Accumulation,
     actor: AuthorityContext,
+    gate: Gate,
     policy: PinnedPolicy,
     *,
     requested: bool = False,
+    alone: bool = False,
 ) -> Change:
+    """Return the gate's judgement of what an incident adds up to, as the change it makes.
+
+    `policy` is judged first, then the others that the incident's candidates came under: one that promotes is enough, so it
+    does not matter in which order they came. Where none does, `policy` says why. `alone`: by `policy` and nothing else, the
+    live controls not asked either.
+    """
     human = actor.authority_type is AuthorityType.HUMAN
+    behind = {actor.authority_type, *(so_far.authority_types or (AuthorityType.SYSTEM,))}
+    switch = gate.controls.paused(summary["service"]) if not alone else None
     inputs = GateInputs(
         confidence=so_far.confidence,
         severity=summary["severity"],
@@ -209,19 +126,32 @@ def _judge(
         newest_observed_at=so_far.newest_observed_at,
         authority_type=actor.authority_type,
         requested_by_human=requested and human,
+        authority_types=tuple(sorted(behind)) if len(behind) > 1 else None,
+        age_s=so_far.age_s,
+        key_ended_at=so_far.key_ended_at,
+        maintenance=so_far.maintenance if so_far.detections == 0 else None,
+        paused=switch.service if switch is not None else None,
+        controls=gate.controls.digest if not alone else None,
     )
-    decision, _ = judge(policy, inputs)
+    others = [] if alone else sorted({so_far.policy_id, *(so_far.policies or ())} - {policy.policy.policy_id})
+    known = (gate.policies.newest(name) for name in others)
+    # One that is not shipped here promotes nothing.
+    in_turn = (policy, *(other for other in known if not isinstance(other, Refusal)))
+    decisions = [judge(pinned, inputs)[0] for pinned in in_turn]
+    decision = next((found for found in decisions if found.outcome is Outcome.PROMOTE), decisions[0])
     judgement = Judgement(**summary, decision=decision, requested_by=actor if human else None)
     if decision.outcome is Outcome.PROMOTE:
         return Change(IncidentOpened(metadata=judgement), GATE, State.OPEN)
     return Change(PromotionDecided(metadata=judgement), GATE, State.PENDING)
 
 
-def _summary(incident: Incident) -> _Three:
+def summary_of(incident: Incident) -> Three:
+    """Return the incident in three words, as every fact carries them."""
     return {"service": incident.service, "severity": incident.severity, "title": incident.title}
 
 
-def _shift(incident: Incident, severity: Severity, reason: str | None, actor: AuthorityContext) -> Change:
+def shifted(incident: Incident, severity: Severity, reason: str | None, actor: AuthorityContext) -> Change:
+    """Return the change of an incident's severity."""
     shift = SeverityShift(
         service=incident.service,
         severity=severity,
@@ -235,7 +165,7 @@ def _shift(incident: Incident, severity: Severity, reason: str | None, actor: Au
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
-def decide_command(command: OnIncident, incident: Incident, actor: AuthorityContext, policies: Policies) -> Decision:
+def decide_command(command: OnIncident, incident: Incident, actor: AuthorityContext, gate: Gate) -> Decision:
     """Decide what a command does to an existing incident. `expectedVersion` is compared with controlVersion."""
     if command.expected_version is not None and command.expected_version != incident.control_version:
         return _refused(
@@ -250,17 +180,17 @@ def decide_command(command: OnIncident, incident: Incident, actor: AuthorityCont
         case ChangeState():
             return _change_state(command, incident, actor)
         case AttachEvidence():
-            attachment = Attachment(**_summary(incident), evidence=command.evidence)
+            attachment = Attachment(**summary_of(incident), evidence=command.evidence)
             return Accepted((Change(EvidenceAttached(metadata=attachment), actor, incident.state),))
         case ChangeSeverity():
             return _change_severity(command, incident, actor)
         case AddNote():
-            comment = Comment(**_summary(incident), note=command.note)
+            comment = Comment(**summary_of(incident), note=command.note)
             return Accepted((Change(NoteAdded(metadata=comment), actor, incident.state),))
         case RequestPromotion():
-            return _request_promotion(command, incident, actor, policies)
+            return _request_promotion(command, incident, actor, gate)
         case Dismiss():
-            return _dismiss(command, incident, actor, policies)
+            return _dismiss(command, incident, actor, gate)
         case LinkIncident():
             return _link(command, incident, actor)
         case _:
@@ -285,7 +215,7 @@ def _change_state(command: ChangeState, incident: Incident, actor: AuthorityCont
         )
     if row.needs_reason and command.justification is None:
         return _refused(incident, Code.REASON_MISSING, f"{row.source} → {row.target} needs a reason.", "reason")
-    step = Step(**_summary(incident), reason=command.justification)
+    step = Step(**summary_of(incident), reason=command.justification)
     return Accepted((Change(STEPS[row.event_type](metadata=step), actor, row.target),))
 
 
@@ -294,7 +224,7 @@ def _change_severity(command: ChangeSeverity, incident: Incident, actor: Authori
         return _refused(incident, Code.SEVERITY_FROZEN, f"The incident is {incident.state}.")
     if command.severity is incident.severity:
         return UNCHANGED
-    return Accepted((_shift(incident, command.severity, command.justification, actor),))
+    return Accepted((shifted(incident, command.severity, command.justification, actor),))
 
 
 def _of_a_person_on_pending(
@@ -311,37 +241,36 @@ def _of_a_person_on_pending(
     return None
 
 
-def _request_promotion(
-    command: RequestPromotion, incident: Incident, actor: AuthorityContext, policies: Policies
-) -> Decision:
+def _request_promotion(command: RequestPromotion, incident: Incident, actor: AuthorityContext, gate: Gate) -> Decision:
     refusal = _of_a_person_on_pending(command, incident, actor)
     if refusal is not None:
         return refusal
-    policy = policies.newest(incident.metadata.promotion.policy_id)
+    policy = gate.policies.newest(incident.metadata.promotion.policy_id)
     if isinstance(policy, Refusal):
         return policy
     actor = _justified(actor, command.justification)
-    return Accepted((_judge(_summary(incident), incident.metadata.promotion, actor, policy, requested=True),))
+    return Accepted((judged(summary_of(incident), incident.metadata.promotion, actor, gate, policy, requested=True),))
 
 
 def _justified(actor: AuthorityContext, reason: str | None) -> AuthorityContext:
     return actor if actor.justification else actor.model_copy(update={"justification": reason})
 
 
-def _dismiss(command: Dismiss, incident: Incident, actor: AuthorityContext, policies: Policies) -> Decision:
+def _dismiss(command: Dismiss, incident: Incident, actor: AuthorityContext, gate: Gate) -> Decision:
     refusal = _of_a_person_on_pending(command, incident, actor)
     if refusal is not None:
         return refusal
-    policy = policies.newest(DISMISSED_POLICY)
+    policy = gate.policies.newest(DISMISSED_POLICY)
     if isinstance(policy, Refusal):
         return policy
-    opened = _judge(_summary(incident), incident.metadata.promotion, actor, policy, requested=True)
-    step = Step(**_summary(incident), reason=command.justification)
+    # Nobody is paged by what is cancelled at once: a pause does not keep people from clearing up.
+    opened = judged(summary_of(incident), incident.metadata.promotion, actor, gate, policy, requested=True, alone=True)
+    step = Step(**summary_of(incident), reason=command.justification)
     return Accepted((opened, Change(IncidentCancelled(metadata=step), actor, State.CANCELLED)))
 
 
 def _link(command: LinkIncident, incident: Incident, actor: AuthorityContext) -> Decision:
     if command.target == incident.incident_id:
         return _refused(incident, Code.LINK_TO_ITSELF, "An incident is not linked to itself.", "target")
-    relationship = Relationship(**_summary(incident), relation=command.relation, target=command.target)
+    relationship = Relationship(**summary_of(incident), relation=command.relation, target=command.target)
     return Accepted((Change(IncidentLinked(metadata=relationship), actor, incident.state),))

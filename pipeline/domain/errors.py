@@ -34,6 +34,7 @@ class Code(StrEnum):
     TRANSITION_AUTHORITY = "transition-authority"
     INCIDENT_UNKNOWN = "incident-unknown"
     POLICY_UNKNOWN = "policy-unknown"
+    RULE_UNKNOWN = "rule-unknown"
     TRANSITION_ILLEGAL = "transition-illegal"
     SEVERITY_FROZEN = "severity-frozen"
     VERSION_STALE = "version-stale"
@@ -54,11 +55,13 @@ MEANINGS: dict[Code, Meaning] = {
     Code.TOO_LARGE: Meaning(400, "Shorten it; keep bulk data elsewhere and send a reference as evidence."),
     Code.INVALID_FIELD: Meaning(400, "Correct the named field and send again."),
     Code.UNKNOWN_FIELD: Meaning(400, "Remove the named field; put data of your own under `metadata`."),
-    Code.UNKNOWN_TYPE: Meaning(400, "Use a documented `type`, or a native CloudWatch alarm event."),
+    Code.UNKNOWN_TYPE: Meaning(400, "Use a documented `type`, or a native CloudWatch or Alertmanager body."),
     Code.UNSUPPORTED_SCHEMA_VERSION: Meaning(400, "Send `schemaVersion` 1, or upgrade this stack first."),
     Code.OBSERVED_IN_FUTURE: Meaning(400, "Correct the sender's clock; observedAt may lead by 10 minutes at most."),
     Code.MAPPING_MISSING: Meaning(
-        400, 'Put {"service": "…", "severity": "SEV2"} into the alarm\'s description; nothing is guessed.'
+        400,
+        'Put {"service": "…", "severity": "SEV2"} into the alarm\'s description, or give the alert both as labels; '
+        "nothing is guessed.",
     ),
     Code.REASON_MISSING: Meaning(400, "Give a `reason` (1-2048 characters) or `authority.justification`."),
     Code.LINK_TO_ITSELF: Meaning(400, "Name another incident as the target."),
@@ -70,6 +73,9 @@ MEANINGS: dict[Code, Meaning] = {
     Code.TRANSITION_AUTHORITY: Meaning(403, "Have somebody with the named authority send it."),
     Code.INCIDENT_UNKNOWN: Meaning(404, "Check the incidentId: `opx incidents` lists them."),
     Code.POLICY_UNKNOWN: Meaning(404, "Name a shipped policy, or leave `policyId` out for the default."),
+    Code.RULE_UNKNOWN: Meaning(
+        404, "Add a rule that matches it and redrive, or send it as a candidate; `opx lint` shows which rules match."
+    ),
     Code.TRANSITION_ILLEGAL: Meaning(
         409, "Take one of the allowed transitions. To try again, send a new idempotency key.", remembered=True
     ),

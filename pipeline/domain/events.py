@@ -17,6 +17,7 @@ from pipeline.domain.base import (
     Data,
     DedupKey,
     Description,
+    Digest,
     Href,
     Line,
     Model,
@@ -63,13 +64,23 @@ REPORTS_TROUBLE = frozenset({ObservationKind.FIRING, ObservationKind.DECLARATION
 
 
 class Observation(Model):
-    """What a candidate reported: who saw it, when, how sure, how often."""
+    """What candidates reported: who saw it, when, how sure, how often.
+
+    Where several were folded into one: the newest time and its source, the highest confidence, the sum of detections, and
+    beside them the first time and the other sources. `ageS` is the age of the freshest when it was sent, in whole seconds
+    (absent: none). What was seen during a maintenance window is evidence, and does not count towards promotion. Neither does
+    what was seen before the key's last incident ended: its `detections` are 0.
+    """
 
     kind: Annotated[ObservationKind, Field(strict=False)]
     source: Line
     observed_at: Time
     confidence: Share
     detections: Count = 1
+    first_observed_at: Time | None = None
+    more_sources: tuple[Line, ...] | None = None
+    age_s: Count | None = None
+    maintenance: Slug | None = None
 
 
 class Relation(StrEnum):
@@ -89,7 +100,21 @@ class Summary(Model):
     title: Title
 
 
+class Correlation(Model):
+    """Which rule made the candidate, from which window: `detections` had been counted in it when this was decided."""
+
+    rule_id: Slug
+    rule_version: Sequence
+    rule_digest: Digest
+    candidate_id: Uuid
+    window_start: Time
+    window_end: Time
+    detections: Count
+
+
 class Creation(Summary):
+    """Where the key had an incident before, `keyEndedAt` is when the last one ended."""
+
     description: Description
     dedup_key: DedupKey
     occurrence: Sequence
@@ -99,6 +124,8 @@ class Creation(Summary):
     evidence: EvidenceItems | None = None
     links: Links | None = None
     tags: Data | None = None
+    correlation: Correlation | None = None
+    key_ended_at: Time | None = None
 
 
 class Judgement(Summary):
@@ -121,9 +148,16 @@ class Report(Model):
 
 
 class Attachment(Summary):
+    """`policies`: those its candidates came under, where they are not the incident's own; `moreReports`: where several
+    candidates that said different things were folded into one event.
+    """
+
     observation: Observation | None = None
     evidence: EvidenceItems | None = None
     report: Report | None = None
+    more_reports: tuple[Report, ...] | None = None
+    policies: tuple[Slug, ...] | None = None
+    correlation: Correlation | None = None
 
 
 class SeverityShift(Summary):

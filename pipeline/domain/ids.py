@@ -4,10 +4,11 @@ Each id hashes a canonical JSON array with a name and version in front, never jo
 splits of the same text can collide. Nothing here is random.
 """
 
+from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid5
 
-from pipeline.domain.canonical import canonical_bytes, digest
+from pipeline.domain.canonical import Document, canonical_bytes, digest, format_time
 
 # Fixed for ever: uuid5 of the DNS namespace and "opx.incidents".
 NAMESPACE: Final = UUID("407e5554-6739-53e3-8ad8-d96d390bbc91")
@@ -34,6 +35,16 @@ def pointer_id(service: str, dedup_key: str) -> str:
 def receipt_id(principal: str, kind: str, key: str) -> str:
     """Return the digest of a receipt's key; `kind` keeps derived keys apart from those a caller chose."""
     return digest(["receipt/1", principal, kind, key])
+
+
+def window_id(rule_id: str, version: int, group: Document, starts_at: datetime) -> str:
+    """Return the digest under which a correlation window is stored."""
+    return digest(["window/1", rule_id, version, group, format_time(starts_at)])
+
+
+def candidate_id(rule_id: str, version: int, group: Document, starts_at: datetime) -> str:
+    """Return the id of a rule's candidate: of its window, never of the detections in it, so that late ones join."""
+    return str(uuid5(NAMESPACE, canonical_bytes(["candidate/1", rule_id, version, group, format_time(starts_at)]).decode()))
 
 
 def declared_key(principal: str, key: str) -> str:

@@ -6,7 +6,8 @@ for byte. Everything in it is bounded: the cost of an event never grows with the
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Final, assert_never
+from decimal import Decimal
+from typing import Annotated, Any, Final, assert_never
 
 from pydantic import Field, TypeAdapter
 
@@ -52,12 +53,14 @@ from pipeline.domain.events import (
     Relation,
     SeverityChanged,
 )
-from pipeline.domain.promotion import LaxSeverity, Outcome
-from pipeline.domain.transitions import UNCONTROLLED, State
+from pipeline.domain.promotion import AuthorityTypes, LaxSeverity, Outcome
+from pipeline.domain.transitions import UNCONTROLLED, AuthorityType, State
 
 # Two references keep a usual row, its predecessor's id included, within the 1 KB that a write unit pays for.
 NEWEST_MAX: Final = 2
 RELATED_MAX: Final = 10
+# Policies that candidates of one incident came under besides its own; kept by name, so that their order never matters.
+POLICIES_MAX: Final = 8
 
 LaxState = Annotated[State, Field(strict=False)]
 
@@ -71,13 +74,24 @@ class EvidenceSummary(Model):
 
 
 class Accumulation(Model):
-    """What the gate judges: the highest confidence, the sum of detections and the newest observation so far."""
+    """What the gate judges: the highest confidence, the sum of detections and the newest observation so far.
+
+    `keyEndedAt`: when the key's last incident ended; what was seen until then adds nothing. The other fields behind
+    `outcome` matter only until the incident opens, and are gone then. `policies`: further ones that candidates came under;
+    `authorityTypes`: who reported, absent for SYSTEM alone; `ageS`: of the freshest observation when sent, absent for none;
+    `maintenance`: the window of what doesn't count.
+    """
 
     policy_id: Slug
     confidence: Share
     detections: Count
     newest_observed_at: Time
     outcome: Annotated[Outcome, Field(strict=False)] | None = None
+    policies: tuple[Slug, ...] | None = None
+    authority_types: AuthorityTypes | None = None
+    age_s: Count | None = None
+    key_ended_at: Time | None = None
+    maintenance: Slug | None = None
 
 
 class Ending(Model):
@@ -137,7 +151,7 @@ def evolve(incident: Incident | None, event: IncidentEvent) -> Incident:
     metadata = incident.metadata
     match fact:
         case EvidenceAttached():
-            metadata = _attached(metadata, fact.metadata)
+            metadata = _attached(metadata, fact.metadata, event.actor)
         case PromotionDecided() | IncidentOpened():
             metadata = _judged(metadata, fact.metadata)
         case IncidentResolved() | IncidentCancelled():
@@ -207,12 +221,7 @@ def _created(event: IncidentEvent, creation: Creation) -> Incident:
             tags=creation.tags,
             links=creation.links,
             evidence=_with_evidence(EvidenceSummary(last_observation=seen.kind), creation.evidence or ()),
-            promotion=Accumulation(
-                policy_id=creation.policy_id,
-                confidence=seen.confidence,
-                detections=seen.detections,
-                newest_observed_at=seen.observed_at,
-            ),
+            promotion=first_accumulation(creation.policy_id, seen, event.actor.authority_type, creation.key_ended_at),
         ),
         version=event.sequence,
         control_version=event.sequence,
@@ -225,28 +234,70 @@ def _with_evidence(summary: EvidenceSummary, items: tuple[Evidence, ...]) -> Evi
     return summary.model_copy(update={"count": summary.count + len(items), "newest": newest})
 
 
-def _attached(metadata: IncidentMetadata, attachment: Attachment) -> IncidentMetadata:
+def _attached(metadata: IncidentMetadata, attachment: Attachment, actor: AuthorityContext) -> IncidentMetadata:
     evidence = _with_evidence(metadata.evidence, attachment.evidence or ())
     promotion = metadata.promotion
     if (seen := attachment.observation) is not None:
         evidence = evidence.model_copy(update={"last_observation": seen.kind})
-        promotion = accumulate(promotion, seen)
+        promotion = accumulate(promotion, seen, actor.authority_type, attachment.policies or ())
     return metadata.model_copy(update={"evidence": evidence, "promotion": promotion})
 
 
-def accumulate(promotion: Accumulation, seen: Observation) -> Accumulation:
-    """Add one observation: highest confidence, sum of detections, newest time. Only trouble counts."""
-    if seen.kind not in REPORTS_TROUBLE:
-        return promotion
-    return promotion.model_copy(
-        update={
-            "confidence": max(promotion.confidence, seen.confidence),
-            "detections": promotion.detections + seen.detections,
-            "newest_observed_at": max(promotion.newest_observed_at, seen.observed_at),
-        }
+def first_accumulation(
+    policy_id: str, seen: Observation, authority_type: AuthorityType, key_ended_at: datetime | None
+) -> Accumulation:
+    """Return what an incident's first observation adds up to."""
+    counts = seen.maintenance is None
+    return Accumulation(
+        policy_id=policy_id,
+        confidence=seen.confidence if counts else Decimal(0),
+        detections=seen.detections if counts else 0,
+        newest_observed_at=seen.observed_at,
+        authority_types=_beyond_system({authority_type}),
+        age_s=seen.age_s if counts else None,
+        key_ended_at=key_ended_at,
+        maintenance=seen.maintenance,
     )
 
 
+def accumulate(
+    promotion: Accumulation, seen: Observation, authority_type: AuthorityType, policies: Iterable[str] = ()
+) -> Accumulation:
+    """Add one observation: highest confidence, sum of detections, newest time; who reported it, and under which policies.
+
+    Only trouble counts, of what was seen during maintenance only the time, and nothing of what was seen before the key's
+    last incident ended. Adding is commutative: the order in which observations arrive leaves no trace.
+    """
+    if seen.kind not in REPORTS_TROUBLE or seen.detections == 0:
+        return promotion
+    update: dict[str, Any] = {"newest_observed_at": max(promotion.newest_observed_at, seen.observed_at)}
+    counts = seen.maintenance is None
+    if counts:
+        update["confidence"] = max(promotion.confidence, seen.confidence)
+        update["detections"] = promotion.detections + seen.detections
+    if promotion.outcome is not Outcome.PROMOTE:
+        known = set(promotion.authority_types or (AuthorityType.SYSTEM,))
+        under = {*(promotion.policies or ()), *policies} - {promotion.policy_id}
+        update["authority_types"] = _beyond_system(known | {authority_type})
+        update["policies"] = tuple(sorted(under)[:POLICIES_MAX]) or None
+        if counts:
+            # Of nothing that counts yet there is no age to compare with.
+            ages = (seen.age_s or 0, *([promotion.age_s or 0] if promotion.detections else []))
+            update["age_s"] = min(ages) or None
+        else:
+            update["maintenance"] = min(filter(None, (promotion.maintenance, seen.maintenance)))
+    return promotion.model_copy(update=update)
+
+
+def _beyond_system(kinds: set[AuthorityType]) -> tuple[AuthorityType, ...] | None:
+    return None if kinds == {AuthorityType.SYSTEM} else tuple(sorted(kinds))
+
+
+# What only the gate asks for: gone from the row once the incident is open.
+_OF_THE_GATE: Final = {"policies": None, "authority_types": None, "age_s": None, "maintenance": None}
+
+
 def _judged(metadata: IncidentMetadata, judgement: Judgement) -> IncidentMetadata:
-    promotion = metadata.promotion.model_copy(update={"outcome": judgement.decision.outcome})
-    return metadata.model_copy(update={"promotion": promotion})
+    outcome = judgement.decision.outcome
+    update: dict[str, Any] = {"outcome": outcome} | (_OF_THE_GATE if outcome is Outcome.PROMOTE else {})
+    return metadata.model_copy(update={"promotion": metadata.promotion.model_copy(update=update)})

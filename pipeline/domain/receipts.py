@@ -23,6 +23,7 @@ class Answer(StrEnum):
     CREATED = "created"
     JOINED = "joined"
     APPLIED = "applied"
+    COUNTED = "counted"
     NOTHING_OPEN = "nothing-open"
     UNCHANGED = "unchanged"
     REFUSED = "refused"

@@ -32,6 +32,7 @@ from pipeline.local.environment import (
     for_sam,
 )
 from pipeline.local.paths import PROJECT_ROOT, PYTHON_MINOR, SAM, StateFolder
+from pipeline.runtime import overlay
 from pipeline.stores.clients import DEAF, translated
 
 STACK = "OpxControlPlaneStack"
@@ -46,23 +47,28 @@ Report = Callable[[str], None]
 
 
 def deploy(
-    engine: RunningEngine, *, parameters: Mapping[str, str] | None = None, report: Report = lambda step: None
+    engine: RunningEngine,
+    *,
+    parameters: Mapping[str, str] | None = None,
+    config: Path | None = None,
+    report: Report = lambda step: None,
 ) -> dict[str, str]:
     """Deploy what changed since the last deployment into this engine; return the stack's outputs.
 
-    `parameters` override those of samconfig.toml's `local`; `report` is told each step that takes a while.
+    `parameters` override those of samconfig.toml's `local`; `config` is the folder of one's own configuration, None what
+    ships; `report` is told each step that takes a while. Raises `ConfigError` for a folder that can't be built.
     """
     if not SAM.exists():
         raise EngineError("The SAM CLI is not set up. Next: make setup")
     state = StateFolder.at(engine.state_dir)
     with locked(state.deploy_lock):
-        wanted = deployment(engine, local_parameters(parameters or {}))
+        wanted = deployment(engine, local_parameters(parameters or {}), config)
         before = read_json(state.deployed)
         if before.get("of") == wanted:
             return dict(before["outputs"])
         state.deployed.unlink(missing_ok=True)
         end_stray_deploys(state)
-        build(engine, state, wanted["parameters"], report)
+        build(engine, state, wanted["parameters"], report, config)
         report("deploying the stack")
         sam_deploy(engine, state, wanted["parameters"])
         outputs = stack_outputs(engine.endpoint_url)
@@ -88,40 +94,47 @@ def local_parameters(overrides: Mapping[str, str]) -> dict[str, str]:
     return {**configured, "PythonRuntime": f"python{PYTHON_MINOR}", "Architecture": machine, **overrides}
 
 
-def deployment(engine: RunningEngine, parameters: dict[str, str]) -> dict[str, Any]:
+def deployment(engine: RunningEngine, parameters: dict[str, str], config: Path | None = None) -> dict[str, Any]:
     """Return what a deployment is made of; equal ones need not be done again."""
-    return {"engine": engine.identity, "inputs": build_digest([CONFIG]), "parameters": parameters}
+    return {"engine": engine.identity, "inputs": build_digest([CONFIG], config), "parameters": parameters}
 
 
-def build_digest(more: Sequence[Path] = ()) -> str:
-    """Return the digest of all that `sam build` reads, and of `more`."""
+def build_digest(more: Sequence[Path] = (), config: Path | None = None) -> str:
+    """Return the digest of all that `sam build` reads, of one's own configuration wherever it lies, and of `more`."""
     recipe = sorted((PROJECT_ROOT / "infra" / "build").glob("[!_]*"))
     files = [TEMPLATE, artifact.PINS, *(path for path in recipe if path.is_file()), *artifact.own_sources(), *more]
     digest = hashlib.sha256(PYTHON_MINOR.encode())
     for path in files:
         digest.update(f"{path.relative_to(PROJECT_ROOT)}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for file in () if config is None else overlay.files(config, PROJECT_ROOT / "pipeline"):
+        digest.update(f"{overlay.IN_PACKAGE}/{file.name}\0".encode())
+        digest.update(hashlib.sha256(file.content).digest())
     return digest.hexdigest()
 
 
-def build(engine: RunningEngine, state: StateFolder, parameters: Mapping[str, str], report: Report) -> None:
+def build(
+    engine: RunningEngine, state: StateFolder, parameters: Mapping[str, str], report: Report, config: Path | None = None
+) -> None:
     """Run `sam build` unless what it built last was of the same inputs."""
-    wanted = {"inputs": build_digest()}  # of the parameters only runtime and processor matter: this machine's
+    wanted = {"inputs": build_digest(config=config)}  # of the parameters only runtime and processor matter: this machine's
     if read_json(state.built) == wanted and packaged_template(state).exists():
         return
     state.built.unlink(missing_ok=True)
     report("building the functions")
-    fill_build_cache()
+    fill_build_cache(config)
     arguments = ["build", "--template-file", str(TEMPLATE), "--build-dir", str(state.build), "--no-cached"]
-    run_sam(engine, state, [*arguments, *overriding(parameters)])
+    run_sam(engine, state, [*arguments, *overriding(parameters)], config)
     package(state)
     write_json(state.built, wanted)
 
 
-def fill_build_cache() -> None:
+def fill_build_cache(config: Path | None = None) -> None:
     """Fetch the functions' dependencies, with this person's pip settings; `sam build` then needs no network."""
-    command = ["env", f"OPX_PYTHON={PYTHON_MINOR}", "OPX_PLATFORM=host", sys.executable, str(artifact.__file__)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    named = [f"{overlay.VARIABLE}={config}"] if config else []
+    command = ["env", "-u", overlay.VARIABLE, f"OPX_PYTHON={PYTHON_MINOR}", "OPX_PLATFORM=host", *named]
+    command += [sys.executable, "-m", artifact.__name__]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise EngineError(f"The functions could not be built.\n{done.stderr.strip()}\nNext: opx up")
 
@@ -163,14 +176,14 @@ def overriding(parameters: Mapping[str, str]) -> list[str]:
     return ["--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())]
 
 
-def run_sam(engine: RunningEngine, state: StateFolder, arguments: Sequence[str]) -> None:
+def run_sam(engine: RunningEngine, state: StateFolder, arguments: Sequence[str], config: Path | None = None) -> None:
     """Run the SAM CLI sealed and in a process group of its own; end the group if this call is interrupted."""
     state.home.mkdir(parents=True, exist_ok=True)
     forbid_version_check(state)
     with state.deploy_log.open("w", encoding="utf-8") as log:
         child = subprocess.Popen(
             [str(SAM), *arguments],
-            env=for_sam(state, engine.endpoint_url, PYTHON_MINOR),
+            env=for_sam(state, engine.endpoint_url, PYTHON_MINOR, config),
             cwd=PROJECT_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -5,8 +5,10 @@ The one place of the local engine that reads this process's environment, and onl
 """
 
 import os
+from pathlib import Path
 
 from pipeline.local.paths import PROJECT_ROOT, StateFolder
+from pipeline.runtime import overlay
 
 REGION = "us-east-1"
 # Accepted by the engine and by nobody else. As execution credentials they are what the functions sign with, too.
@@ -37,9 +39,11 @@ def for_engine(state: StateFolder, port: int) -> dict[str, str]:
     }
 
 
-def for_sam(state: StateFolder, endpoint_url: str, python: str) -> dict[str, str]:
-    """Return the SAM CLI's environment: it can reach the engine and nothing else."""
+def for_sam(state: StateFolder, endpoint_url: str, python: str, config: Path | None = None) -> dict[str, str]:
+    """Return the SAM CLI's environment: it can reach the engine and nothing else. It builds with the `config` given."""
+    own = {} if config is None else {overlay.VARIABLE: str(config)}
     return {
+        **own,
         **sealed(state),
         DEPLOY_MARK: str(state.root),
         "AWS_ENDPOINT_URL": endpoint_url,

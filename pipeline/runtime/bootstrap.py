@@ -18,6 +18,7 @@ from pipeline.services.fanout import FanoutService
 from pipeline.services.intake import IntakeService
 from pipeline.services.ports import Clock, RejectedQueue, SourceQueue
 from pipeline.stores.clients import Clients, open_clients
+from pipeline.stores.controls import FixedControls, SsmControls
 from pipeline.stores.dynamodb import DynamoIncidentStore, Tables
 from pipeline.stores.eventbridge import EventBridgeBus
 from pipeline.stores.queues import SqsFailureQueue, SqsRejectedQueue, SqsSourceQueue
@@ -33,6 +34,7 @@ class QueueParts:
     source_of: Mapping[str, str]
     default_source: str
     registry: Registry
+    controls: SsmControls | FixedControls
     clock: Clock
     telemetry: Telemetry
 
@@ -50,20 +52,31 @@ def _loop(settings: CandidatesSettings | CommandsSettings, clients: Clients, clo
 
 @asynccontextmanager
 async def candidates(settings: CandidatesSettings) -> AsyncIterator[QueueParts]:
-    """Parts of the door for candidates and alarms."""
+    """Parts of the door for candidates, alarms and Alertmanager's notifications."""
     clock = SystemClock()
     registry = shipped.registry(settings.stage, settings.redrive_role_id)
-    async with open_clients(("dynamodb", "sqs"), region=settings.region) as clients:
+    async with open_clients(("dynamodb", "sqs", "ssm"), region=settings.region) as clients:
+        controls = SsmControls(clients.ssm, settings.controls_parameter, clock)
         yield QueueParts(
-            service=IntakeService(_loop(settings, clients, clock), shipped.policies(), registry, shipped.alarm_mappings()),
+            service=IntakeService(
+                _loop(settings, clients, clock),
+                shipped.policies(),
+                registry,
+                controls,
+                shipped.rules(),
+                shipped.alarm_mappings(),
+                shipped.alert_mapping(),
+            ),
             rejected=SqsRejectedQueue(clients.sqs, settings.rejected_queue_url),
             sources={
                 "candidates": SqsSourceQueue(clients.sqs, settings.candidates_queue_url, clock),
                 "alarms": SqsSourceQueue(clients.sqs, settings.alarms_queue_url, clock),
+                "alertmanager": SqsSourceQueue(clients.sqs, settings.alertmanager_queue_url, clock),
             },
-            source_of={settings.alarms_queue_arn: "alarms"},
+            source_of={settings.alarms_queue_arn: "alarms", settings.alertmanager_queue_arn: "alertmanager"},
             default_source="candidates",
             registry=registry,
+            controls=controls,
             clock=clock,
             telemetry=Telemetry("candidates"),
         )
@@ -74,14 +87,16 @@ async def commands(settings: CommandsSettings) -> AsyncIterator[QueueParts]:
     """Parts of the door for commands."""
     clock = SystemClock()
     registry = shipped.registry(settings.stage, settings.redrive_role_id)
-    async with open_clients(("dynamodb", "sqs"), region=settings.region) as clients:
+    async with open_clients(("dynamodb", "sqs", "ssm"), region=settings.region) as clients:
+        controls = SsmControls(clients.ssm, settings.controls_parameter, clock)
         yield QueueParts(
-            service=ControllerService(_loop(settings, clients, clock), shipped.policies(), registry),
+            service=ControllerService(_loop(settings, clients, clock), shipped.policies(), registry, controls),
             rejected=SqsRejectedQueue(clients.sqs, settings.rejected_queue_url),
             sources={"commands": SqsSourceQueue(clients.sqs, settings.commands_queue_url, clock)},
             source_of={},
             default_source="commands",
             registry=registry,
+            controls=controls,
             clock=clock,
             telemetry=Telemetry("commands"),
         )

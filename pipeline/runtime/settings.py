@@ -37,6 +37,7 @@ class _Tables(_Environment):
     events_table: str
     idempotency_table: str
     rejected_queue_url: str
+    controls_parameter: str
     redrive_role_id: str = ""
 
 
@@ -44,6 +45,8 @@ class CandidatesSettings(_Tables):
     candidates_queue_url: str
     alarms_queue_url: str
     alarms_queue_arn: str
+    alertmanager_queue_url: str
+    alertmanager_queue_arn: str
 
 
 class CommandsSettings(_Tables):

@@ -53,6 +53,12 @@ class Telemetry:
     def _count(self, name: str, value: float = 1) -> None:
         self.metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
 
+    def controls_unread(self, failure: str | None) -> None:
+        """Warn and count where the live controls in force are older than they should be. `failure` None: they are not."""
+        if failure is not None:
+            self._count("ControlsUnread")
+            self.log.warning("controls", extra={"outcome": "unread", "reason": failure, "request_id": self.request_id})
+
     # --- queues ----------------------------------------------------------------------------------------------------------
 
     def settled(self, report: Report) -> None:
@@ -91,7 +97,7 @@ class Telemetry:
 
     def _applied(self, applied: Applied, sent_at: datetime) -> dict[str, Any]:
         self._count("Applied")
-        if applied.attempts > 1:
+        if applied.first and applied.attempts > 1:
             self._count("Conflicts", applied.attempts - 1)
         incident, before = applied.incident, applied.before
         answer = applied.receipt.result.answer
@@ -104,7 +110,7 @@ class Telemetry:
         line["actor_type"] = applied.actor_type
         if answer == "created":
             self._count("IncidentsCreated")
-        for event in applied.events:
+        for event in applied.events if applied.first else ():
             if event.new_state is not event.previous_state:
                 self._transition(event, line, sent_at)
         return line

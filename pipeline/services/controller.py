@@ -4,6 +4,7 @@ The operation is authorized before the incident is read (a stranger learns nothi
 Rules are in `domain.decisions`; the loop is in `decision`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -11,16 +12,18 @@ from pipeline.domain.authority import Registry, Sender, authorize
 from pipeline.domain.base import read
 from pipeline.domain.candidates import Candidate, Key, Received
 from pipeline.domain.canonical import digest, parse_document
-from pipeline.domain.commands import COMMAND, COMMAND_TYPES, Command, Declare, OnIncident
-from pipeline.domain.decisions import Decision, decide_command
-from pipeline.domain.errors import Code, Refusal, Rejected
+from pipeline.domain.commands import COMMAND, COMMAND_TYPES, Command, Declare, OnIncident, RequestPromotion
+from pipeline.domain.decisions import Decision, Gate, decide_command
+from pipeline.domain.errors import Code, OpxError, Refusal, Rejected
 from pipeline.domain.events import Observation, ObservationKind
 from pipeline.domain.ids import declared_key
 from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import DECLARED_POLICY, Policies
 from pipeline.domain.receipts import Request
-from pipeline.services.decision import Case, DecisionLoop, Outcome, View
-from pipeline.services.intake import apply_candidate, check_size
+from pipeline.services.cases import CommandCase, KeyCase
+from pipeline.services.decision import Answered, DecisionLoop, Outcome, Refused, View
+from pipeline.services.intake import apply_candidates, check_size, holder_reader
+from pipeline.services.ports import ControlsSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,6 @@ class CommandWork:
     request_digest: str
 
     @property
-    def order_key(self) -> str:
-        return self.command.incident_id if not isinstance(self.command, Declare) else self.key.value
-
-    @property
     def operation(self) -> str:
         return self.command.type
 
@@ -44,10 +43,11 @@ class CommandWork:
 class ControllerService:
     """All commands of people and automation, for any door."""
 
-    def __init__(self, loop: DecisionLoop, policies: Policies, registry: Registry) -> None:
+    def __init__(self, loop: DecisionLoop, policies: Policies, registry: Registry, controls: ControlsSource) -> None:
         self.loop = loop
         self.policies = policies
         self.registry = registry
+        self.controls = controls
 
     def read(self, body: str, received: Received) -> CommandWork:
         """Return the command in a message, or raise `Rejected`."""
@@ -74,9 +74,27 @@ class ControllerService:
             return await self.loop.refuse_unless_replayed(request, actor)
         return await self._on_incident(command, sender, request, view, deadline)
 
+    async def take_all(self, works: Sequence[CommandWork], view: View, deadline: float) -> tuple[tuple[Answered, ...], ...]:
+        """Apply commands one after the other, in the order they stand in; return what became of each."""
+        answers: list[tuple[Answered, ...]] = []
+        for work in works:
+            try:
+                self.loop.check_time(deadline)
+                answers.append((await self.take(work, view, deadline),))
+            except Rejected as error:
+                # Whatever finds it: what is refused is never tried again.
+                answers.append((Refused(error.refusal),))
+            except OpxError as error:
+                answers.append((error,))
+        return tuple(answers)
+
     async def _on_incident(
         self, command: OnIncident, sender: Sender, request: Request, view: View, deadline: float
     ) -> Outcome:
+        # The live controls are asked by the gate alone: nobody must wait for them to resolve an incident.
+        asks = isinstance(command, RequestPromotion)
+        gate = Gate(self.policies, await self.controls.current()) if asks else Gate(self.policies)
+
         def decide(incident: Incident | None) -> Decision:
             if incident is None:
                 detail = f"There is no incident {command.incident_id}."
@@ -84,7 +102,7 @@ class ControllerService:
             actor = authorize(self.registry, sender, command.authority, command.type, incident.service)
             if isinstance(actor, Refusal):
                 return actor
-            return decide_command(command, incident, actor, self.policies)
+            return decide_command(command, incident, actor, gate)
 
         async def reload() -> Incident | None:
             incident = await self.loop.store.load(command.incident_id)
@@ -93,10 +111,10 @@ class ControllerService:
             return incident
 
         known = view.by_id.get(command.incident_id)
-        case = Case(request, decide, reload)
+        case = CommandCase((request,), decide, reload)
         if known is not None:
-            return await self.loop.run(case, view, deadline, known, fresh=False)
-        return await self.loop.run(case, view, deadline, await reload(), fresh=True)
+            return await self.loop.run_one(case, view, deadline, known, fresh=False)
+        return await self.loop.run_one(case, view, deadline, await reload(), fresh=True)
 
     async def _declare(self, command: Declare, work: CommandWork, request: Request, view: View, deadline: float) -> Outcome:
         sender = work.received.sender
@@ -122,4 +140,10 @@ class ControllerService:
             tags=command.metadata,
             policy_id=DECLARED_POLICY,
         )
-        return await apply_candidate(self.loop, request, candidate, actor, self.policies, view, deadline)
+        key = (candidate.service, candidate.dedup_key)
+        gate = Gate(self.policies, await self.controls.current())
+        reported = {request.receipt_id: (candidate, actor)}
+        case = KeyCase((request,), reported, key, gate, holder_reader(self.loop.store, *key))
+        outcomes: dict[str, Outcome] = {}
+        await apply_candidates(self.loop, case, view, deadline, outcomes)
+        return outcomes[request.receipt_id]

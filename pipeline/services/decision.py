@@ -4,46 +4,54 @@ A write is never sent again as it is: after a conflict the decision is made anew
 until the request's deadline. Returns outcomes; logs nothing. Rules are in `domain.decisions`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from pipeline.domain.base import EVENT_BYTES_MAX
-from pipeline.domain.decisions import GATE, UNCHANGED, Accepted, Decision, Nothing
-from pipeline.domain.envelope import IncidentEvent, size_of
+from pipeline.domain.correlation import Window
+from pipeline.domain.decisions import GATE, Accepted
+from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.errors import Code, Conflict, Corrupt, Refusal, Unavailable
-from pipeline.domain.ids import incident_id as id_of
-from pipeline.domain.incidents import Incident, advance
-from pipeline.domain.receipts import Answer, IdempotencyRecord, Request, Result, result_of_change, result_of_refusal
-from pipeline.domain.transitions import HOLDS_KEY, AuthorityType, EventType
+from pipeline.domain.incidents import Incident
+from pipeline.domain.occurrences import TOGETHER_MAX
+from pipeline.domain.receipts import IdempotencyRecord, Request, result_of_refusal
+from pipeline.domain.transitions import AuthorityType
+from pipeline.services.commits import Ruling, commit_of
 from pipeline.services.ports import (
     Clock,
     Commit,
     Committed,
     IncidentStore,
-    KeyHeld,
     Pointer,
     PointerMoved,
     ReceiptExists,
-    RowUnmoved,
     VersionMoved,
+    WindowMoved,
 )
+from pipeline.services.turns import Turns
 
-# A moved row comes back with the refusal: there is nothing to wait for but the others, so waits are short and capped low.
+KNOWN_KEYS_MAX: Final = 10_000
+# For commands: somebody waits for the answer, so they press on where intake makes way (see `turns`).
 RETRY_WAIT = wait_random_exponential(multiplier=0.01, max=0.2)
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """It took effect now: `incident` is the row after it, None where there was nothing to change."""
+    """It took effect now: `incident` is the row after it, None where there was nothing to change.
+
+    Requests that were decided together have one effect, and one of them is the `first`: it tells what happened.
+    """
 
     receipt: IdempotencyRecord
     incident: Incident | None
     before: Incident | None = None
     attempts: int = 1
     events: tuple[IncidentEvent, ...] = ()
+    first: bool = True
 
     @property
     def actor_type(self) -> AuthorityType | None:
@@ -67,6 +75,8 @@ class Refused:
 
 
 Outcome = Applied | Replayed | Refused
+# What became of one thing that was asked for: its outcome, or why it must be asked again.
+Answered = Outcome | Exception
 
 
 @dataclass(slots=True)
@@ -90,16 +100,57 @@ class View:
         return self.by_id.get(self.by_key.get((service, dedup_key), ""))
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One request to decide: how to decide it, how to read its incident, and the (service, dedupKey) under which an
-    occurrence may begin (None for a command on an existing incident).
+class KnownKeys:
+    """Which incident a key's newest was, for the keys this process has met lately: where to look before trying to begin.
+
+    Never decided on: the row is read again. It saves a storm the transaction that finds out that the key has an incident.
     """
 
-    request: Request
-    decide: Callable[[Incident | None], Decision]
-    reload: Callable[[], Awaitable[Incident | None]]
-    key: tuple[str, str] | None = None
+    def __init__(self, keys_max: int = KNOWN_KEYS_MAX) -> None:
+        self.keys_max = keys_max
+        self.ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    def keep(self, incident: Incident) -> None:
+        key = (incident.service, incident.metadata.dedup_key)
+        self.ids[key] = incident.incident_id
+        self.ids.move_to_end(key)
+        if len(self.ids) > self.keys_max:
+            self.ids.popitem(last=False)
+
+    def of(self, key: tuple[str, str]) -> str | None:
+        return self.ids.get(key)
+
+
+class Case(Protocol):
+    """Requests that are decided together: how to decide them, and how to read what they are decided on.
+
+    `key` is the (service, dedupKey) under which an occurrence may begin; None where it may not. `place` is where it may meet
+    others who write to the same, and takes turns with them; None where it does not wait for them.
+    """
+
+    requests: tuple[Request, ...]
+
+    @property
+    def place(self) -> Hashable | None: ...
+
+    @property
+    def key(self) -> tuple[str, str] | None: ...
+
+    def rule(self, incident: Incident | None, pending: tuple[Request, ...]) -> Ruling:
+        """Decide on some of `pending` (at least one), given the incident as far as known."""
+        ...
+
+    async def reload(self) -> Incident | None:
+        """Return the incident to decide on, read consistently, with the correlation window where there is one."""
+        ...
+
+    def committed(self, window: Window | None) -> None:
+        """Go on from what was just written; `window` as it stands now."""
+        ...
+
+    def key_lost(self, incident: Incident | None, pointer: Pointer) -> Refusal | None:
+        """Say what it means that an incident can't be opened because its key went on: a refusal, or None to rule again."""
+        ...
 
 
 @dataclass(slots=True)
@@ -108,68 +159,143 @@ class _Situation:
 
     incident: Incident | None
     fresh: bool
+    pending: tuple[Request, ...]
+    together: int = TOGETHER_MAX
     attempts: int = 0
 
 
 class DecisionLoop:
-    """Turns a case into exactly one effect on the store."""
+    """Turns a case into exactly one effect on the store for each of its requests."""
 
     def __init__(self, store: IncidentStore, clock: Clock) -> None:
         self.store = store
         self.clock = clock
+        self.known = KnownKeys()
+        self.turns = Turns(clock)
 
-    async def run(self, case: Case, view: View, deadline: float, start: Incident | None, *, fresh: bool) -> Outcome:
-        """Decide, commit, decide again on conflict; return the one outcome.
+    async def turn(self, place: Hashable, deadline: float) -> None:
+        """Wait before reading what others write to, too; return at once where nobody was met there lately."""
+        wait_s = self.turns.wait_s(place)
+        if 0 < wait_s < deadline - self.clock.monotonic():
+            await self.clock.sleep(wait_s)
+
+    async def run(
+        self, case: Case, view: View, deadline: float, start: Incident | None, outcomes: dict[str, Outcome], *, fresh: bool
+    ) -> None:
+        """Decide, commit, decide again on conflict, until every request has its outcome, by receipt id in `outcomes`.
 
         `start` is the incident as far as known (`fresh` where just read). Raises `Unavailable` at the deadline (on the
-        clock's monotonic scale) or when the store does; then nothing is known of the effect, and a redelivery finds out.
+        clock's monotonic scale) or when the store does; then nothing is known of what has no outcome yet, and a redelivery
+        finds out. No two requests of a case have one key.
         """
-        situation = _Situation(start, fresh)
+        situation = _Situation(start, fresh, case.requests)
+        while situation.pending:
+            self.check_time(deadline)
+            await self._once(case, situation, view, deadline, outcomes)
+
+    def check_time(self, deadline: float) -> None:
+        """Raise `Unavailable` where the deadline has come: what has not begun comes again."""
+        if self.clock.monotonic() >= deadline:
+            raise Unavailable("no time was left in this invocation")
+
+    async def run_one(self, case: Case, view: View, deadline: float, start: Incident | None, *, fresh: bool) -> Outcome:
+        """Run a case of one request; return its outcome."""
+        outcomes: dict[str, Outcome] = {}
+        await self.run(case, view, deadline, start, outcomes, fresh=fresh)
+        return outcomes[case.requests[0].receipt_id]
+
+    async def _once(
+        self, case: Case, situation: _Situation, view: View, deadline: float, outcomes: dict[str, Outcome]
+    ) -> None:
+        """Settle at least one of the pending requests."""
+        situation.attempts, situation.together = 0, TOGETHER_MAX
 
         def out_of_time(state: RetryCallState) -> bool:
             return self.clock.monotonic() + state.upcoming_sleep >= deadline
 
+        def wait(state: RetryCallState) -> float:
+            if case.place is None:
+                return RETRY_WAIT(state)
+            self.turns.lost(case.place)
+            return self.turns.wait_s(case.place)
+
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Conflict),
-            wait=RETRY_WAIT,
+            wait=wait,
             stop=out_of_time,
             sleep=self.clock.sleep,
             reraise=True,
         )
         try:
-            outcome: Outcome = await retrying(self._round, case, situation, view)
+            settled: dict[str, Outcome] = await retrying(self._round, case, situation, view)
         except Conflict as conflict:
             raise Unavailable(f"still contended after {situation.attempts} attempts: {conflict}") from conflict
-        return outcome
+        outcomes |= settled
+        situation.pending = tuple(request for request in situation.pending if request.receipt_id not in outcomes)
 
-    async def _round(self, case: Case, situation: _Situation, view: View) -> Outcome:
+    async def _round(self, case: Case, situation: _Situation, view: View) -> dict[str, Outcome]:
         situation.attempts += 1
+        if situation.attempts > 1:
+            # What came back with the refusal is as old as the wait since: a read costs less than another refusal.
+            _see(situation, view, await case.reload())
         # A pointer in the way costs no wait: the next decision is on what it points to.
         while True:
-            decision = case.decide(situation.incident)
-            if not isinstance(decision, Accepted) and not situation.fresh:
+            offered = situation.pending[: situation.together]
+            ruling = case.rule(situation.incident, offered)
+            if not isinstance(ruling.decision, Accepted) and not situation.fresh:
                 situation.incident, situation.fresh = await case.reload(), True
-                decision = case.decide(situation.incident)
+                ruling = case.rule(situation.incident, offered)
             now = self.clock.now()
-            commit = _commit_of(case, decision, situation.incident, now)
+            commit = commit_of(case.key, ruling, situation.incident, now)
             if isinstance(commit, Refusal):
-                return await self._refuse(case.request, commit, now)
+                if commit.code is Code.TOO_LARGE and len(ruling.requests) > 1:
+                    situation.together = len(ruling.requests) // 2
+                    continue
+                return await self._refuse_all(ruling.requests, commit, now)
             result = await self.store.commit(commit)
             match result:
                 case Committed():
-                    if commit.incident is not None:
-                        view.keep(commit.incident)
-                    answered = (commit.receipts[0], commit.incident, situation.incident, situation.attempts)
-                    return Applied(*answered, commit.events)
-                case ReceiptExists(receipt):
-                    return replayed(receipt, case.request)
+                    case.committed(commit.window)
+                    if case.place is not None:
+                        self.turns.won(case.place)
+                    return self._applied(commit, ruling, situation, view)
+                case ReceiptExists(receipts):
+                    met = {receipt.id: receipt for receipt in receipts}
+                    asked = {request.receipt_id: request for request in ruling.requests}
+                    return {known: replayed(met[known], asked[known]) for known in met}
                 case PointerMoved(pointer, row):
                     if case.key is None:
-                        return await self._refuse(case.request, _key_gone_on(situation.incident, pointer), now)
+                        refusal = case.key_lost(situation.incident, pointer)
+                        if refusal is None:
+                            continue
+                        return await self._refuse_all(ruling.requests, refusal, now)
+                    if row is None or row.incident_id != pointer.incident_id:
+                        row = view.by_id.get(pointer.incident_id)
                     _see(situation, view, await self._pointed_at(pointer, row, situation.incident))
                 case VersionMoved(row):
-                    _see(situation, view, row)
+                    if commit.pointer is not None and row is not None and row.incident_id == commit.pointer.incident_id:
+                        # Deciding again would go round for ever.
+                        raise Corrupt("the key's pointer is behind an occurrence that exists", row.incident_id)
                     raise Conflict("the incident moved meanwhile")
+                case WindowMoved():
+                    raise Conflict("the window moved meanwhile")
+
+    def _applied(self, commit: Commit, ruling: Ruling, situation: _Situation, view: View) -> dict[str, Outcome]:
+        """Return the outcome of each request of a commit, and remember what it led to."""
+        settled: dict[str, Outcome] = {
+            receipt.id: Applied(
+                receipt, commit.incident, situation.incident, situation.attempts, commit.events, first=number == 0
+            )
+            for number, receipt in enumerate(commit.receipts)
+        }
+        if commit.incident is not None:
+            situation.incident, situation.fresh = commit.incident, True
+            view.keep(commit.incident)
+            self.known.keep(commit.incident)
+        return settled
+
+    async def _refuse_all(self, requests: tuple[Request, ...], refusal: Refusal, now: datetime) -> dict[str, Outcome]:
+        return {request.receipt_id: await self._refuse(request, refusal, now) for request in requests}
 
     async def _pointed_at(self, pointer: Pointer, row: Incident | None, known: Incident | None) -> Incident:
         """Return the row that a pointer in the way names. A pointer to nothing, or back in time, is corruption: deciding
@@ -177,7 +303,7 @@ class DecisionLoop:
         """
         if known is not None and pointer.occurrence <= known.metadata.occurrence:
             raise Corrupt("the key's pointer is behind an occurrence that exists", known.incident_id)
-        if row is None or row.incident_id != pointer.incident_id:
+        if row is None:
             row = await self.store.load(pointer.incident_id)
         if row is None:
             raise Corrupt("the key's pointer names an incident that has no row", pointer.incident_id)
@@ -189,7 +315,7 @@ class DecisionLoop:
             receipt = request.receipt(result_of_refusal(refusal), refusal.incident_id, now)
             result = await self.store.commit(Commit(receipts=(receipt,)))
             if isinstance(result, ReceiptExists):
-                return replayed(result.receipt, request)
+                return replayed(result.receipts[0], request)
             return Refused(refusal)
         return await self.refuse_unless_replayed(request, refusal)
 
@@ -199,7 +325,7 @@ class DecisionLoop:
         return Refused(refusal) if receipt is None else replayed(receipt, request)
 
 
-def _key_gone_on(incident: Incident | None, pointer: Pointer) -> Refusal:
+def key_gone_on(incident: Incident | None, pointer: Pointer) -> Refusal:
     """A pending incident that waited too long has lost its key: opening it now would make two open ones."""
     detail = f"The key went on to occurrence {pointer.occurrence}, incident {pointer.incident_id}."
     if incident is None:
@@ -222,58 +348,3 @@ def replayed(receipt: IdempotencyRecord, request: Request) -> Outcome:
             )
         )
     return Replayed(receipt)
-
-
-def _commit_of(case: Case, decision: Decision, incident: Incident | None, now: datetime) -> Commit | Refusal:
-    request = case.request
-    match decision:
-        case Refusal():
-            return decision
-        case Nothing():
-            answer = Answer.UNCHANGED if decision == UNCHANGED else Answer.NOTHING_OPEN
-            receipt = request.receipt(Result(answer=answer), incident.incident_id if incident else None, now)
-            return Commit(receipts=(receipt,))
-        case Accepted(changes, occurrence):
-            pass
-    pointer = None
-    if occurrence is not None and case.key is not None:
-        service, dedup_key = case.key
-        identity = id_of(service, dedup_key, occurrence)
-        pointer = Pointer(service=service, dedup_key=dedup_key, occurrence=occurrence, incident_id=identity)
-        events, after = advance(None, identity, changes, now)
-        answer, before = Answer.CREATED, 0
-    elif incident is not None:
-        events, after = advance(incident, incident.incident_id, changes, now)
-        answer, before = Answer.JOINED if case.key is not None else Answer.APPLIED, incident.version
-    else:
-        raise ValueError("a decision without an incident begins one")
-    for event in events:
-        if size_of(event) > EVENT_BYTES_MAX:
-            return Refusal(Code.TOO_LARGE, f"The event would be larger than {EVENT_BYTES_MAX} bytes.", "evidence")
-    receipt = request.receipt(result_of_change(answer, before, after), after.incident_id, now)
-    guard = _guard_of(events, incident, after)
-    return Commit(receipts=(receipt,), events=events, incident=after, pointer=pointer, guard=guard)
-
-
-def _guard_of(events: tuple[IncidentEvent, ...], before: Incident | None, after: Incident) -> KeyHeld | RowUnmoved | None:
-    """Return what must still be true for the key to have one open incident after this.
-
-    Opening one that has waited: it still holds its key. Taking the key from one that holds it (it has expired): nothing has
-    happened to that one meanwhile.
-    """
-    if before is None:
-        return None
-    if before.incident_id != after.incident_id:
-        return RowUnmoved(before) if before.state in HOLDS_KEY else None
-    opened = any(event.fact.event_type is EventType.INCIDENT_OPENED for event in events)
-    if not opened or after.state not in HOLDS_KEY:
-        return None
-    metadata = after.metadata
-    return KeyHeld(
-        Pointer(
-            service=after.service,
-            dedup_key=metadata.dedup_key,
-            occurrence=metadata.occurrence,
-            incident_id=after.incident_id,
-        )
-    )

@@ -11,6 +11,8 @@ from typing import Protocol
 from pipeline.domain.base import DedupKey, Model, Service, Uuid
 from pipeline.domain.base import Sequence as EventSequence
 from pipeline.domain.canonical import Document
+from pipeline.domain.controls import PinnedControls
+from pipeline.domain.correlation import Window
 from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.incidents import Incident
 from pipeline.domain.receipts import IdempotencyRecord
@@ -46,7 +48,8 @@ class Commit:
 
     `events` are the next of `incident` (its state after them) and are conditioned on the version before the first of them;
     `pointer` is set where an occurrence begins: absent before the first, the previous number before a later one. `guard` is
-    checked with the rest and written by nothing: together they keep one open incident per key.
+    checked with the rest and written by nothing: together they keep one open incident per key. `window` is a correlation
+    window as counted with this commit, conditioned on the version before it (absent for version 1).
     """
 
     receipts: tuple[IdempotencyRecord, ...]
@@ -54,6 +57,7 @@ class Commit:
     incident: Incident | None = None
     pointer: Pointer | None = None
     guard: KeyHeld | RowUnmoved | None = None
+    window: Window | None = None
 
     @property
     def expected_version(self) -> int:
@@ -68,9 +72,9 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptExists:
-    """Nothing was written: a command with one of these keys was answered before."""
+    """Nothing was written: requests with these keys were answered before; the others of the commit were not."""
 
-    receipt: IdempotencyRecord
+    receipts: tuple[IdempotencyRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,14 @@ class VersionMoved:
     incident: Incident | None
 
 
-CommitResult = Committed | ReceiptExists | PointerMoved | VersionMoved
+@dataclass(frozen=True, slots=True)
+class WindowMoved:
+    """Nothing was written: somebody else counted in the window meanwhile. `window` is its row now, None if there is none."""
+
+    window: Window | None
+
+
+CommitResult = Committed | ReceiptExists | PointerMoved | VersionMoved | WindowMoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,8 @@ class IncidentStore(Protocol):
     async def load(self, incident_id: str) -> Incident | None: ...
 
     async def load_pointer(self, service: str, dedup_key: str) -> Pointer | None: ...
+
+    async def load_window(self, window_id: str) -> Window | None: ...
 
     async def load_receipt(self, receipt_id: str) -> IdempotencyRecord | None: ...
 
@@ -201,6 +214,15 @@ class FailedRecord:
 class FailureQueue(Protocol):
     async def keep(self, failures: Sequence[FailedRecord]) -> None:
         """Keep records that were not published, for a person. Raises `Unavailable`."""
+        ...
+
+
+class ControlsSource(Protocol):
+    async def current(self) -> PinnedControls:
+        """Return the controls in force, at most 30 seconds old while they can be read, else the last that were.
+
+        Raises `Unavailable` where they can't be read and never were.
+        """
         ...
 
 

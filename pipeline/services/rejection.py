@@ -7,7 +7,7 @@ only from a sender whose registry entry speaks for others (the stack's redrive r
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.domain.authority import Registry, Sender, sender_from_id
+from pipeline.domain.authority import Registry, Sender, identified, sender_from_id
 from pipeline.domain.base import LINE, read
 from pipeline.domain.candidates import Received
 from pipeline.domain.canonical import Document, format_time, parse_document, parse_time
@@ -16,9 +16,10 @@ from pipeline.services.ports import Message, RejectedMessage
 
 ATTRIBUTE: Final = "opx"
 REASON_BYTES_MAX: Final = 512
-ALARMS_SOURCE: Final = "alarms"
-# On the alarms queue the queue's own policy is the proof of origin: AWS services have no principal of the account.
-ALARMS_PRINCIPAL: Final = "queue:alarms"
+# Queues that take from one AWS service alone, by their own policy. The service has no principal of the account, so there
+# the queue is the sender, whatever stands in a message.
+PROVEN: Final[Mapping[str, Sender]] = {name: Sender(f"queue:{name}") for name in ("alarms", "alertmanager")}
+_PROVEN_BY_PRINCIPAL: Final = {sender.principal: sender for sender in PROVEN.values()}
 
 
 def rejection(message: Message, received: Received, refusal: Refusal) -> RejectedMessage:
@@ -37,7 +38,7 @@ def explanation(message: Message, received: Received, refusal: Refusal) -> Docum
         "code": refusal.code.value,
         "reason": ascii_text(refusal.sentence()),
         "source": message.source,
-        "originalSenderId": _sender_id(received.sender),
+        "originalSenderId": received.sender.signed_id,
         "originalMessageId": received.message_id,
         "originalSentAt": format_time(received.sent_at),
     }
@@ -49,15 +50,14 @@ def ascii_text(text: str) -> str:
     return text.encode("ascii", "backslashreplace")[:REASON_BYTES_MAX].decode("ascii")
 
 
-def _sender_id(sender: Sender) -> str:
-    return sender.principal if sender.session is None else f"{sender.principal}:{sender.session}"
-
-
 def origin(message: Message, registry: Registry) -> Received:
-    """Return who really sent a message, and when: its signer, or the first sender where the signer may say so."""
-    if message.source == ALARMS_SOURCE:
-        return Received(Sender(ALARMS_PRINCIPAL), message.message_id, message.sent_at)
-    signer = Received(sender_from_id(message.sender_id), message.message_id, message.sent_at)
+    """Return who really sent a message, and when: its signer, or the first sender where the signer may say so.
+
+    Raises `Rejected` where that is nobody.
+    """
+    if message.source in PROVEN:
+        return Received(PROVEN[message.source], message.message_id, message.sent_at)
+    signer = Received(identified(sender_from_id(message.sender_id)), message.message_id, message.sent_at)
     claimed = message.attributes.get(ATTRIBUTE)
     if claimed is None or not registry.believes(signer.sender):
         return signer
@@ -68,10 +68,8 @@ def _first_sender(claimed: Mapping[str, Any]) -> Received:
     try:
         told = parse_document(str(claimed.get("stringValue", "")))
         sender_id, message_id = str(told["originalSenderId"]), str(told["originalMessageId"])
-        sender = Sender(ALARMS_PRINCIPAL) if sender_id == ALARMS_PRINCIPAL else sender_from_id(sender_id)
-        for identity in (sender.principal, sender.session or sender.principal, message_id):
-            read(LINE, identity)
-        return Received(sender, message_id, parse_time(str(told["originalSentAt"])))
+        sender = _PROVEN_BY_PRINCIPAL.get(sender_id) or sender_from_id(sender_id)
+        return Received(identified(sender), read(LINE, message_id), parse_time(str(told["originalSentAt"])))
     except (KeyError, ValueError, Rejected) as error:
         detail = f"The redriven message does not say whose it was ({type(error).__name__}: {error})."
         raise Rejected(Refusal(Code.INVALID_FIELD, detail, ATTRIBUTE)) from None

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pipeline.domain.errors import Conflict, Corrupt, Unavailable
-from pipeline.services.ports import Commit, CommitResult, KeyHeld, PointerMoved, ReceiptExists, VersionMoved
-from pipeline.stores.items import Item, read_incident, read_pointer, read_receipt
+from pipeline.services.ports import Commit, CommitResult, KeyHeld, PointerMoved, ReceiptExists, VersionMoved, WindowMoved
+from pipeline.stores.items import Item, read_incident, read_pointer, read_receipt, read_window
 
 Reason = dict[str, Any]
 
@@ -24,16 +24,19 @@ OURS: Final = frozenset({"ValidationError", "ItemCollectionSizeLimitExceeded", "
 def read_cancellation(commit: Commit, reasons: Sequence[Reason]) -> CommitResult:
     """Return why nothing of `commit` was written, or raise.
 
-    `reasons` are in the order receipts, events, incident, pointer, guard. Raises `Conflict` where another transaction
-    was in the way, `Corrupt` where storage contradicts itself or refuses what we wrote, `Unavailable` where the
-    reasons say nothing.
+    `reasons` are in the order receipts, events, incident, window, pointer, guard. Raises `Conflict` where another
+    transaction was in the way, `Corrupt` where storage contradicts itself or refuses what we wrote, `Unavailable` where
+    the reasons say nothing.
     """
-    receipts, events, incident, pointer, guard = _split(commit, reasons)
-    if (known := next(_items_of(receipts), None)) is not None:
-        return ReceiptExists(read_receipt(known))
+    receipts, events, incident, window, pointer, guard = _split(commit, reasons)
+    if known := tuple(read_receipt(item) for item in _items_of(receipts)):
+        return ReceiptExists(known)
     _raise_for(reasons)
     if any(_failed(reason) for reason in receipts):
         raise Unavailable("a receipt exists, but the store did not return it")
+    if window is not None and _failed(window):
+        item = window.get("Item")
+        return WindowMoved(read_window(item) if item else None)
     if pointer is not None and _failed(pointer):
         return _pointer_moved(commit, pointer, incident)
     if guard is not None and _failed(guard) and isinstance(commit.guard, KeyHeld):
@@ -50,19 +53,20 @@ def read_cancellation(commit: Commit, reasons: Sequence[Reason]) -> CommitResult
 
 def _split(
     commit: Commit, reasons: Sequence[Reason]
-) -> tuple[Sequence[Reason], Sequence[Reason], Reason | None, Reason | None, Reason | None]:
+) -> tuple[Sequence[Reason], Sequence[Reason], Reason | None, Reason | None, Reason | None, Reason | None]:
     rest = iter(reasons)
     try:
         receipts = [next(rest) for _ in commit.receipts]
         events = [next(rest) for _ in commit.events]
         incident = next(rest) if commit.incident is not None else None
+        window = next(rest) if commit.window is not None else None
         pointer = next(rest) if commit.pointer is not None else None
         guard = next(rest) if commit.guard is not None else None
     except StopIteration:
         raise Unavailable(f"a transaction was cancelled with only {len(reasons)} reasons") from None
     if next(rest, None) is not None:
         raise Unavailable(f"a transaction was cancelled with {len(reasons)} reasons, more than it had items")
-    return receipts, events, incident, pointer, guard
+    return receipts, events, incident, window, pointer, guard
 
 
 def _code(reason: Reason) -> str:

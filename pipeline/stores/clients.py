@@ -65,6 +65,10 @@ class Clients:
     def events(self) -> Any:
         return self.by_service["events"]
 
+    @property
+    def ssm(self) -> Any:
+        return self.by_service["ssm"]
+
     def of(self, service: str) -> Any:
         return self.by_service[service]
 

@@ -14,6 +14,7 @@ from botocore.parsers import ResponseParserError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from pipeline.domain.canonical import Document
+from pipeline.domain.correlation import Window
 from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.domain.ids import SERVICE_SHARDS, STATE_SHARDS, pointer_id
 from pipeline.domain.incidents import Incident
@@ -35,10 +36,12 @@ from pipeline.stores.items import (
     read_incident,
     read_pointer,
     read_receipt,
+    read_window,
     receipt_item,
     row_key,
     service_shard,
     state_shard,
+    window_item,
 )
 
 TRANSACTION_ITEMS_MAX: Final = 100
@@ -104,6 +107,9 @@ class DynamoIncidentStore:
         if (incident := commit.incident) is not None:
             expected = ("version", commit.expected_version) if commit.expected_version else None
             puts.append(self._put(self.tables.incidents, incident_item(incident), PK, expected))
+        if (window := commit.window) is not None:
+            expected = ("version", window.version - 1) if window.version > 1 else None
+            puts.append(self._put(self.tables.idempotency, window_item(window), PK, expected))
         if (pointer := commit.pointer) is not None:
             expected = ("occurrence", pointer.occurrence - 1) if pointer.occurrence > 1 else None
             puts.append(self._put(self.tables.incidents, pointer_item(pointer), PK, expected))
@@ -139,6 +145,10 @@ class DynamoIncidentStore:
     async def load_pointer(self, service: str, dedup_key: str) -> Pointer | None:
         item = await self._get(self.tables.incidents, pointer_id(service, dedup_key))
         return None if item is None else read_pointer(item)
+
+    async def load_window(self, window_id: str) -> Window | None:
+        item = await self._get(self.tables.idempotency, window_id)
+        return None if item is None else read_window(item)
 
     async def load_receipt(self, receipt_id: str) -> IdempotencyRecord | None:
         item = await self._get(self.tables.idempotency, receipt_id)

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from pipeline.domain.base import read
 from pipeline.domain.canonical import Document, format_time, normalise
+from pipeline.domain.correlation import WINDOW, Window
 from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.errors import Corrupt, Rejected
 from pipeline.domain.ids import SERVICE_SHARDS, STATE_SHARDS, pointer_id, shard
@@ -68,6 +69,15 @@ def receipt_item(receipt: IdempotencyRecord) -> Item:
 def read_receipt(item: Item) -> IdempotencyRecord:
     """Read a receipt. Raises `Corrupt` where it is none."""
     return _read(RECEIPT, without_keys(from_item(item)), "receipt")
+
+
+def window_item(window: Window) -> Item:
+    return to_item({PK: window.id} | window.to_document())
+
+
+def read_window(item: Item) -> Window:
+    """Read a correlation window's row. Raises `Corrupt` where it is none."""
+    return _read(WINDOW, without_keys(from_item(item)), "window")
 
 
 def event_item(event: IncidentEvent) -> Item:

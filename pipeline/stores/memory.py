@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from pipeline.domain.base import read
 from pipeline.domain.canonical import Document
+from pipeline.domain.correlation import WINDOW, Window
 from pipeline.domain.errors import Corrupt
 from pipeline.domain.ids import pointer_id
 from pipeline.domain.incidents import INCIDENT, Incident
@@ -23,6 +24,7 @@ from pipeline.services.ports import (
     ReceiptExists,
     RowUnmoved,
     VersionMoved,
+    WindowMoved,
 )
 
 
@@ -33,14 +35,20 @@ class MemoryStore:
         self.incidents: dict[str, Document] = {}
         self.pointers: dict[str, Pointer] = {}
         self.receipts: dict[str, Document] = {}
+        self.windows: dict[str, Document] = {}
         self.events: dict[str, dict[int, Document]] = {}
         self.feed: list[Document] = []
 
     async def commit(self, commit: Commit) -> CommitResult:
-        for receipt in commit.receipts:
-            if (known := self.receipts.get(receipt.id)) is not None:
-                return ReceiptExists(read(RECEIPT, known))
-        refused = self._pointer_in_the_way(commit) or self._version_in_the_way(commit) or self._guard_broken(commit)
+        known = [self.receipts[receipt.id] for receipt in commit.receipts if receipt.id in self.receipts]
+        if known:
+            return ReceiptExists(tuple(read(RECEIPT, document) for document in known))
+        refused = (
+            self._window_in_the_way(commit)
+            or self._pointer_in_the_way(commit)
+            or self._version_in_the_way(commit)
+            or self._guard_broken(commit)
+        )
         if refused is not None:
             return refused
         for event in commit.events:
@@ -54,9 +62,18 @@ class MemoryStore:
             self.feed.append(document)
         if commit.incident is not None:
             self.incidents[commit.incident.incident_id] = commit.incident.to_document()
+        if commit.window is not None:
+            self.windows[commit.window.id] = commit.window.to_document()
         if commit.pointer is not None:
             self.pointers[pointer_id(commit.pointer.service, commit.pointer.dedup_key)] = commit.pointer
         return Committed()
+
+    def _window_in_the_way(self, commit: Commit) -> WindowMoved | None:
+        if commit.window is None:
+            return None
+        known = self.windows.get(commit.window.id)
+        window = None if known is None else read(WINDOW, known)
+        return None if (window.version if window else 0) == commit.window.version - 1 else WindowMoved(window)
 
     def _pointer_in_the_way(self, commit: Commit) -> PointerMoved | None:
         if commit.pointer is None:
@@ -96,6 +113,10 @@ class MemoryStore:
 
     async def load_pointer(self, service: str, dedup_key: str) -> Pointer | None:
         return self.pointers.get(pointer_id(service, dedup_key))
+
+    async def load_window(self, window_id: str) -> Window | None:
+        document = self.windows.get(window_id)
+        return None if document is None else read(WINDOW, document)
 
     async def load_receipt(self, receipt_id: str) -> IdempotencyRecord | None:
         document = self.receipts.get(receipt_id)

@@ -1,10 +1,11 @@
 """Commits as the decision loop makes them, without the rules: what a store must be able to apply."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from pipeline.domain.authority import AuthorityContext
+from pipeline.domain.correlation import Kept, Window
 from pipeline.domain.envelope import Change
 from pipeline.domain.events import (
     Attachment,
@@ -109,3 +110,32 @@ def taking(expired: Incident, key: str) -> Commit:
     """The next occurrence, which needs the one before it not to have moved."""
     following = beginning(key, occurrence=expired.metadata.occurrence + 1)
     return replace(following, guard=RowUnmoved(expired))
+
+
+RULE_DIGEST = "d" * 64
+
+
+def window(group: str = "checkout", *, version: int = 1, detections: int = 2, incident: Incident | None = None) -> Window:
+    """A correlation window as a rule would have counted it so far; the time says which one it is."""
+    return Window(
+        rule_id="bursts",
+        rule_version=1,
+        rule_digest=RULE_DIGEST,
+        group={"service": group, "attributes.zone": 4},
+        starts_at=NOW,
+        ends_at=NOW + timedelta(hours=1),
+        version=version,
+        detections=detections,
+        severity=Severity.SEV2,
+        first_observed_at=NOW,
+        newest_observed_at=NOW + timedelta(minutes=version),
+        newest_source="detector",
+        age_s=0,
+        kept=(Kept(severity=Severity.SEV2, observed_at=NOW, id="d-1", source="detector", resource="host-1"),),
+        incident_id=incident.incident_id if incident else None,
+    )
+
+
+def counting(*keys: str, group: str = "checkout", version: int = 1) -> Commit:
+    """Detections that are counted, and nothing more."""
+    return Commit(tuple(receipt(key) for key in keys), window=window(group, version=version))

@@ -12,12 +12,15 @@ import pipeline
 from pipeline.domain.authority import Registry, Sender
 from pipeline.domain.candidates import Received
 from pipeline.domain.canonical import parse_document
+from pipeline.domain.controls import NO_CONTROLS
 from pipeline.domain.promotion import Policies
 from pipeline.services.controller import ControllerService
 from pipeline.services.decision import DecisionLoop, Outcome, View
 from pipeline.services.intake import IntakeService
 from pipeline.services.ports import Clock, IncidentStore
+from pipeline.stores.controls import FixedControls
 from tests.contract.commits import NOW
+from tests.support.world import only_answer
 
 POLICIES = Path(pipeline.__path__[0]) / "policies"
 SENDER = Sender("000000000000")
@@ -57,7 +60,7 @@ class Rig:
             "dedupKey": "checkout-5xx",
         } | fields
         work = self.intake.read(json.dumps(body), received(message_id))
-        return await self.intake.take(work, view or View(), time.monotonic() + DEADLINE_S)
+        return await only_answer(self.intake, work, view or View(), time.monotonic() + DEADLINE_S)
 
     async def command(self, kind: str, incident_id: str, key: str, **fields: Any) -> Outcome:
         """Take a person's command on an incident."""
@@ -74,4 +77,5 @@ def rig(store: IncidentStore, clock: Clock | None = None) -> Rig:
     policies = Policies.load([parse_document(path.read_bytes()) for path in sorted(POLICIES.glob("*.v*.json"))])
     registry = Registry.load(parse_document((POLICIES / "authority.json").read_bytes()), "local", {})
     loop = DecisionLoop(store, clock or SetClock())
-    return Rig(IntakeService(loop, policies, registry), ControllerService(loop, policies, registry))
+    controls = FixedControls(NO_CONTROLS)
+    return Rig(IntakeService(loop, policies, registry, controls), ControllerService(loop, policies, registry, controls))

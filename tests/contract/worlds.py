@@ -42,7 +42,8 @@ class MemoryWorld:
     store: MemoryStore
 
     async def everything(self) -> Any:
-        held = (self.store.incidents, self.store.pointers, self.store.receipts, self.store.events, self.store.feed)
+        store = self.store
+        held = (store.incidents, store.pointers, store.receipts, store.windows, store.events, store.feed)
         return copy.deepcopy(held)
 
     async def put_event(self, document: Document) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.engine
 SENT = tuple(case for case in CASES if case.sendable)
 WITHIN_S = 60.0
 BATCH_BYTES_MAX = 200 * 1024
-DLQS = ("CandidatesDlqUrl", "AlarmsDlqUrl", "CommandsDlqUrl")
+DLQS = ("CandidatesDlqUrl", "AlarmsDlqUrl", "AlertmanagerDlqUrl", "CommandsDlqUrl")
 
 
 def send(stack: Stack, queue: str, messages: Iterable[tuple[str, Attributes]], group: str) -> None:
@@ -114,7 +114,7 @@ def test_bad_input_is_rejected_once_and_all_neighbours_become_incidents(stack: S
     sent = len(FIRST_CANDIDATES) + len(FIRST_COMMANDS) + 2 * len(SENT)
     assert sent == len(receipts) + len(found)
     wait_until(lambda: stack.depth("CandidatesQueueUrl") == stack.depth("CommandsQueueUrl") == 0, WITHIN_S)
-    assert [stack.depth(dlq) for dlq in DLQS] == [0, 0, 0]
+    assert [stack.depth(dlq) for dlq in DLQS] == [0] * len(DLQS)
     services = {row["service"]["S"] for row in stack.rows("IncidentsTableName") if "state" in row}
     assert "bad" not in services, "no refused message made an incident"
     assert TARGET_SERVICE in services

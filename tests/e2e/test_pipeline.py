@@ -19,8 +19,8 @@ from pipeline.stores.items import from_item, without_keys
 from tests.e2e.recording import essence, expected, firings, recording
 
 pytestmark = pytest.mark.engine
-QUEUES = ("CandidatesQueueUrl", "AlarmsQueueUrl", "CommandsQueueUrl")
-DEAD = ("CandidatesDlqUrl", "AlarmsDlqUrl", "CommandsDlqUrl")
+QUEUES = ("CandidatesQueueUrl", "AlarmsQueueUrl", "AlertmanagerQueueUrl", "CommandsQueueUrl")
+DEAD = ("CandidatesDlqUrl", "AlarmsDlqUrl", "AlertmanagerDlqUrl", "CommandsDlqUrl")
 
 
 class Outside:

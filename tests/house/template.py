@@ -159,6 +159,17 @@ def identity_statements(parts: Parts, holder: str) -> list[Parts]:
     return own + [statement for policy in attached for statement in identity_statements(parts, policy)]
 
 
+def grants(parts: Parts, holder: str) -> set[tuple[str, str]]:
+    """Return every (action, resource) that is allowed, of an ARN only the part behind the account."""
+    return {
+        (action, resource.removesuffix(".Arn").rpartition(f"{PSEUDO['AWS::AccountId']}:")[2])
+        for statement in identity_statements(parts, holder)
+        if statement["Effect"] == "Allow"
+        for action in as_list(statement["Action"])
+        for resource in as_list(statement["Resource"])
+    }
+
+
 def arn_of(parts: Parts, queue: str) -> str:
     """Return the ARN that a queue's name makes, for policies that can't refer to it without a cycle."""
     name = parts["Resources"][queue]["Properties"]["QueueName"]

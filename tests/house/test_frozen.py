@@ -15,10 +15,10 @@ REVIEW = (
 
 TRANSITIONS_DIGEST = "e237fd7f0e395a2fe026649d15e8eb6b9bf0998d5137dbdf3982440b7848f439"
 SCHEMA_DIGESTS = {
-    "Incident": "a97ea3652321146c15c602885dd141c4f95e27a1d057b3711a41afae5af06e29",
-    "IncidentEvent": "f352a3e26f2bcd7e2d89d070e9453771100ecaa53c667110e2648259f7918cf3",
-    "facts": "093f8196c537438a97b14fb5bf3a0e40364cd4849059c24f54a14ea34a17b330",
-    "IdempotencyRecord": "348707089d7f2aab104908e04235abd1dd359f14931b35b600a79d12510019d7",
+    "Incident": "e1bde19205883ffc3712dcc0168280355103ba2ed87c4e1367b9fef97b3d1ebd",
+    "IncidentEvent": "ddd4cd1a4792ffdb6700b7cb9e97a571db27338cdde1e58c76ca02c5d7eb98e8",
+    "facts": "79a7ca2d90448ea60b70c189be2bf1cf0a705a5fe1098e07c8f8f63232676a35",
+    "IdempotencyRecord": "1d3bc9c150f9e8268e2cccf5a5e7acd0a1c6892a76a89271c4214f28971a0db3",
     "AuthorityContext": "e1bd1b48f77bcf1a22e217ecc5dd833c8f802c3c92fe26000cdfab2d641d4156",
 }
 EVENT_TYPES = [
@@ -39,6 +39,7 @@ EVENT_TYPES = [
 POLICY_DIGESTS = {
     "declared.v1.json": "880bc0620aa09f18a2df78acf32b35ef0132060c403fab2db4a0de0852d9603e",
     "default.v1.json": "2e002157e911990c4c7ffbc49863529004312938f1c1b52b02d656d3bf7bb0cb",
+    "default.v2.json": "93f0b271293d75aa678ef72601958b5ad4cba6bffa5afa32f1aec4429c478a28",
     "dismissed.v1.json": "3e3f5be3a3dee4594893d7a5fac3f6a796fa4f1e5a4aeefa3ff1bd87e4ea4051",
 }
 

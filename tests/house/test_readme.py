@@ -10,10 +10,11 @@ from pydantic import TypeAdapter
 from pipeline.cli.main import app
 from pipeline.domain.authority import Entry, Sender
 from pipeline.domain.base import read
-from pipeline.domain.candidates import CandidateMessage, Received, read_intake
+from pipeline.domain.candidates import CandidateMessage, Received
 from pipeline.domain.canonical import parse_document
 from pipeline.domain.commands import COMMAND_TYPES
 from pipeline.domain.errors import MEANINGS, Code
+from pipeline.domain.intake import read_intake
 from pipeline.domain.transitions import TRANSITIONS, EventType
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,9 @@ def test_the_first_code_block_is_the_smallest_valid_candidate() -> None:
     assert first == blocks("json")[0]
     document = parse_document(first)
     received = Received(Sender("AROAEXAMPLE"), "m1", datetime(2026, 1, 1, tzinfo=UTC))
-    assert read_intake(document, received).candidate.dedup_key == "checkout-5xx"
+    candidate = read_intake(document, received).signals[0].candidate
+    assert candidate is not None
+    assert candidate.dedup_key == "checkout-5xx"
     required = {field.alias or name for name, field in CandidateMessage.model_fields.items() if field.is_required()}
     assert set(document) == required
 

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipeline.domain.controls import NO_CONTROLS, text_of
 from tests.house.template import (
     GONE,
+    PSEUDO,
     ROOT,
     STAGES,
     Change,
@@ -30,12 +32,12 @@ from tests.house.template import (
 
 PROMISES = Promises()
 OUTPUTS = {
-    *(f"{queue}Queue{end}" for queue in ("Candidates", "Commands") for end in ("Url", "Arn")),
-    *(f"{queue}Url" for queue in ("AlarmsQueue", "RejectedQueue", "FanoutFailuresQueue")),
-    *(f"{queue}DlqUrl" for queue in ("Candidates", "Alarms", "Commands")),
+    *(f"{queue}Queue{end}" for queue in ("Candidates", "Alarms", "Alertmanager", "Commands") for end in ("Url", "Arn")),
+    *(f"{queue}Url" for queue in ("RejectedQueue", "FanoutFailuresQueue")),
+    *(f"{queue}DlqUrl" for queue in ("Candidates", "Alarms", "Alertmanager", "Commands")),
     *(f"{table}TableName" for table in ("Incidents", "Events", "Idempotency")),
-    *(f"{caller}PolicyArn" for caller in ("Producer", "Operator", "Reader", "Auditor", "Subscriber")),
-    *("BusName", "BusArn", "RedriveRoleArn"),
+    *(f"{caller}PolicyArn" for caller in ("Producer", "Alertmanager", "Operator", "Controls", "Reader", "Auditor")),
+    *("SubscriberPolicyArn", "AlertmanagerTopicArn", "BusName", "BusArn", "RedriveRoleArn", "ControlsParameterName"),
 }
 REACHED_BY = {
     "IncidentsTable": "OPX_INCIDENTS_TABLE",
@@ -43,10 +45,12 @@ REACHED_BY = {
     "IdempotencyTable": "OPX_IDEMPOTENCY_TABLE",
     "CandidatesQueue": "OPX_CANDIDATES_QUEUE_URL",
     "AlarmsQueue": "OPX_ALARMS_QUEUE_URL",
+    "AlertmanagerQueue": "OPX_ALERTMANAGER_QUEUE_URL",
     "CommandsQueue": "OPX_COMMANDS_QUEUE_URL",
     "RejectedQueue": "OPX_REJECTED_QUEUE_URL",
     "FanoutFailuresQueue": "OPX_FANOUT_FAILURES_QUEUE_URL",
     "Bus": "OPX_BUS_NAME",
+    "ControlsParameter": "OPX_CONTROLS_PARAMETER",
 }
 COMMON_VARIABLES = {
     "OPX_STAGE",
@@ -73,7 +77,9 @@ def outputs_are_described_and_complete(parts: Parts) -> Iterator[str]:
 
 @PROMISES.promise(
     ("CandidatesFunction/Properties/Environment/Variables/OPX_REJECTED_QUEUE_URL", GONE),
+    ("CandidatesFunction/Properties/Environment/Variables/OPX_ALERTMANAGER_QUEUE_URL", {"Ref": "AlarmsQueue"}),
     ("CommandsFunction/Properties/Environment/Variables/OPX_EVENTS_TABLE", {"Ref": "EventTable"}),
+    ("CandidatesFunction/Properties/Environment/Variables/OPX_CONTROLS_PARAMETER", {"Ref": "Bus"}),
     ("Globals/Function/Environment/Variables/OPX_STAGE", GONE),
     ("FanoutFunction/Properties/Environment/Variables/POWERTOOLS_SERVICE_NAME", GONE),
 )
@@ -81,13 +87,29 @@ def every_function_is_told_what_it_reaches(parts: Parts) -> Iterator[str]:
     for name, function in of_type(parts, "AWS::Serverless::Function"):
         told = function["Environment"]["Variables"]
         role = identity_statements(parts, f"{name.removesuffix('Function')}Role")
-        granted = {as_list(s["Resource"])[0] for s in role if s["Effect"] == "Allow"}
-        reached = {known for known in REACHED_BY if f"{known}.Arn" in granted}
+        granted = {one for s in role if s["Effect"] == "Allow" for one in as_list(s["Resource"])}
+        reached = {known for known in REACHED_BY if any(one in granted for one in (f"{known}.Arn", parameter_arn(known)))}
         expected = {variable: resource for resource, variable in REACHED_BY.items() if resource in reached}
         if {variable: told.get(variable) for variable in expected} != expected:
             yield f"{name}: {sorted(expected)}"
         if missing := COMMON_VARIABLES - told.keys():
             yield f"{name}: {sorted(missing)}"
+
+
+def parameter_arn(name: str) -> str:
+    return f"arn:aws:ssm:{PSEUDO['AWS::Region']}:{PSEUDO['AWS::AccountId']}:parameter/{name}"
+
+
+@PROMISES.promise(
+    ("ControlsParameter/Properties/Value", "{}"),
+    ("ControlsParameter/Properties/Value", '{"killSwitches":[],"maintenance":[],"revision":1,"schemaVersion":1}'),
+    ("ControlsParameter/Properties/Type", "StringList"),
+    ("ControlsParameter/Properties/Tier", "Advanced"),
+)
+def the_controls_begin_as_the_document_that_readers_know_for_the_templates(parts: Parts) -> Iterator[str]:
+    for name, parameter in of_type(parts, "AWS::SSM::Parameter"):
+        if (parameter["Type"], parameter["Value"]) != ("String", text_of(NO_CONTROLS.controls)) or "Tier" in parameter:
+            yield name
 
 
 @PROMISES.promise(
@@ -117,6 +139,7 @@ def every_queue_is_encrypted_and_takes_tls_only(parts: Parts) -> Iterator[str]:
     ("CommandsDlq/Properties/MessageRetentionPeriod", 345600),
     ("CandidatesDlq/Properties/RedriveAllowPolicy", {"redrivePermission": "allowAll"}),
     ("AlarmsDlq/Properties/RedriveAllowPolicy/sourceQueueArns/0", {"Fn::GetAtt": "CandidatesQueue.Arn"}),
+    ("AlertmanagerQueue/Properties/RedrivePolicy/deadLetterTargetArn", {"Fn::GetAtt": "AlarmsDlq.Arn"}),
 )
 def every_source_queue_has_its_own_dlq_after_100_tries(parts: Parts) -> Iterator[str]:
     queues = dict(of_type(parts, "AWS::SQS::Queue"))
@@ -255,6 +278,7 @@ def every_function_logs_json_into_a_group_that_is_its_own_and_expires(parts: Par
 
 @PROMISES.promise(
     ("CandidatesFunction/Properties/Events/Alarms/Properties/FunctionResponseTypes", GONE),
+    ("CandidatesFunction/Properties/Events/Alertmanager/Properties/ScalingConfig", GONE),
     ("CommandsFunction/Properties/Events/Commands/Properties/ScalingConfig", GONE),
     # The engine's poller stops on a concurrency that arrives as text, as a parameter does.
     (

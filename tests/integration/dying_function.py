@@ -47,7 +47,7 @@ def clients_of(module: Any) -> list[Any]:
     """Return the open clients of a door's module."""
     if hasattr(module, "function"):
         parts = module.function.parts
-        return [parts.service.loop.store.client, parts.rejected.client]
+        return [parts.service.loop.store.client, parts.rejected.client, parts.controls.parameter.client]
     return [module.parts.service.bus.client, module.parts.service.failures.client]
 
 

@@ -97,7 +97,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifact, built for this machine."""
     destination = tmp_path_factory.mktemp("build") / "artifact"
     environment = {**os.environ, "OPX_PYTHON": PYTHON_MINOR, "OPX_PLATFORM": "host"}
-    subprocess.run([sys.executable, str(artifact.__file__), str(destination)], env=environment, check=True)
+    command = [sys.executable, "-m", artifact.__name__, str(destination)]
+    subprocess.run(command, env=environment, cwd=PROJECT_ROOT, check=True)
     return destination
 
 

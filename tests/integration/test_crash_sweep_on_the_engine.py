@@ -18,6 +18,7 @@ import botocore.session
 import pytest
 
 from pipeline.domain.canonical import Document
+from pipeline.domain.controls import NO_CONTROLS, text_of
 from pipeline.domain.ids import incident_id, pointer_id
 from pipeline.domain.replay import verify
 from pipeline.local.engine import RunningEngine
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.engine
 PROJECT = Path(__file__).parents[2]
 ACCOUNT = "000000000000"
 ALARMS_ARN = "arn:aws:sqs:us-east-1:000000000000:sweep-alarms"
+ALERTMANAGER_ARN = ALARMS_ARN.replace("alarms", "alertmanager")
 SENT_MS = int(START.timestamp() * 1000)
 VOLATILE = ("timestamp", "hash", "previousHash", "createdAt", "updatedAt", "lastEventHash")
 
@@ -37,10 +39,14 @@ VOLATILE = ("timestamp", "hash", "previousHash", "createdAt", "updatedAt", "last
 class Sent:
     """One message of the scenario."""
 
-    door: str
+    step: str
     message_id: str
     body: str
     group: str | None = None
+
+
+# What is delivered together, and to which door; the fan-out comes last.
+STEPS = {"beginning": "candidates", "joining": "candidates", "commands": "commands", "fanout": "fanout"}
 
 
 def scenario(name: str) -> list[Sent]:
@@ -50,7 +56,7 @@ def scenario(name: str) -> list[Sent]:
     doing = {"incidentId": incident, "authority": "HUMAN", "reason": "seen", "type": "change-state"}
 
     def candidate(number: int, **more: Any) -> Sent:
-        return Sent("candidates", f"{name}-c{number}", json.dumps(base | more))
+        return Sent("beginning" if number == 1 else "joining", f"{name}-c{number}", json.dumps(base | more))
 
     def command(number: int, **more: Any) -> Sent:
         return Sent("commands", f"{name}-m{number}", json.dumps(doing | more), incident)
@@ -82,7 +88,7 @@ def _record(message: Sent, receive_count: int) -> dict[str, Any]:
         "body": message.body,
         "attributes": system,
         "messageAttributes": {},
-        "eventSourceARN": f"arn:aws:sqs:us-east-1:{ACCOUNT}:sweep-{message.door}",
+        "eventSourceARN": f"arn:aws:sqs:us-east-1:{ACCOUNT}:sweep-{STEPS[message.step]}",
     }
 
 
@@ -90,15 +96,18 @@ class Host:
     """Invokes the functions in a process that may die, and reads what they left."""
 
     def __init__(self, engine: RunningEngine, prefix: str) -> None:
-        self.clients = {name: self._client(engine, name) for name in ("dynamodb", "sqs", "events")}
+        self.clients = {name: self._client(engine, name) for name in ("dynamodb", "sqs", "events", "ssm")}
         self.prefix = prefix
         for request in definitions(prefix):
             self.clients["dynamodb"].create_table(**request)
         sqs = self.clients["sqs"]
         self.urls = {
             name: sqs.create_queue(QueueName=f"{prefix}-{name}")["QueueUrl"]
-            for name in ("candidates", "alarms", "commands", "rejected", "failures", "subscriber")
+            for name in ("candidates", "alarms", "alertmanager", "commands", "rejected", "failures", "subscriber")
         }
+        self.clients["ssm"].put_parameter(
+            Name=f"{prefix}-controls", Value=text_of(NO_CONTROLS.controls), Type="String", Overwrite=True
+        )
         events = self.clients["events"]
         events.create_event_bus(Name=f"{prefix}-bus")
         rule = {"EventBusName": f"{prefix}-bus", "Rule": f"{prefix}-all"}
@@ -117,7 +126,10 @@ class Host:
             "OPX_CANDIDATES_QUEUE_URL": self.urls["candidates"],
             "OPX_ALARMS_QUEUE_URL": self.urls["alarms"],
             "OPX_ALARMS_QUEUE_ARN": ALARMS_ARN,
+            "OPX_ALERTMANAGER_QUEUE_URL": self.urls["alertmanager"],
+            "OPX_ALERTMANAGER_QUEUE_ARN": ALERTMANAGER_ARN,
             "OPX_COMMANDS_QUEUE_URL": self.urls["commands"],
+            "OPX_CONTROLS_PARAMETER": f"{prefix}-controls",
             "OPX_BUS_NAME": f"{prefix}-bus",
             "OPX_FANOUT_FAILURES_QUEUE_URL": self.urls["failures"],
         }
@@ -200,17 +212,17 @@ def stream_event(items: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def live(host: Host, name: str, door: str | None = None, at: int | None = None, *, after: bool = False) -> list[list[str]]:
-    """Run the scenario; die once at call `at` of `door`, then deliver the same again. Return the calls of each door."""
+def live(host: Host, name: str, dying: str | None = None, at: int | None = None, *, after: bool = False) -> list[list[str]]:
+    """Run the scenario; die once at call `at` of a step, then deliver the same again. Return the calls of each step."""
     calls = []
     incident = incident_id("checkout", name, 1)
-    for step in ("candidates", "commands", "fanout"):
-        messages = [message for message in scenario(name) if message.door == step]
+    for step, door in STEPS.items():
+        messages = [message for message in scenario(name) if message.step == step]
         event = stream_event(host.items_of(incident)) if step == "fanout" else sqs_event(messages, 1)
-        if step == door:
-            assert host.invoke(step, event, at, after=after)["died"]
+        if step == dying:
+            assert host.invoke(door, event, at, after=after)["died"]
             event = event if step == "fanout" else sqs_event(messages, 2)
-        told = host.invoke(step, event)
+        told = host.invoke(door, event)
         assert not told["died"]
         assert told["answer"] in (None, {"batchItemFailures": []})
         calls.append(told["calls"])
@@ -220,10 +232,12 @@ def live(host: Host, name: str, door: str | None = None, at: int | None = None, 
 def model(name: str) -> World:
     """The same messages through the memory store, without a crash."""
     world = World()
-    for message in scenario(name):
-        queue = world.candidates if message.door == "candidates" else world.commands
-        queue.send(message.message_id, message.body, message.group)
-    asyncio.run(world.drain())
+    for step, door in STEPS.items():
+        for message in scenario(name):
+            if message.step == step:
+                queue = world.candidates if door == "candidates" else world.commands
+                queue.send(message.message_id, message.body, message.group)
+        asyncio.run(world.drain())
     return world
 
 
@@ -259,14 +273,15 @@ def check(host: Host, name: str, where: str) -> None:
 
 
 def test_dying_at_any_call_of_any_function_changes_nothing(host: Host) -> None:
-    calls = dict(zip(("candidates", "commands", "fanout"), live(host, "model"), strict=True))
+    calls = dict(zip(STEPS, live(host, "model"), strict=True))
     check(host, "model", "without a crash")
-    assert len(calls["candidates"]) == 4
+    assert calls["beginning"] == ["GetParameter", "TransactWriteItems"]
+    assert sorted(calls["joining"]) == ["GetParameter", "SendMessage", "TransactWriteItems", "TransactWriteItems"]
     assert len(calls["commands"]) >= 5
     assert calls["fanout"] == ["PutEvents"]
-    for door, names in calls.items():
+    for step, names in calls.items():
         for at, operation in enumerate(names, start=1):
             for after in (False, True):
-                name = f"{door}-{at}-{'after' if after else 'before'}"
-                live(host, name, door, at, after=after)
+                name = f"{step}-{at}-{'after' if after else 'before'}"
+                live(host, name, step, at, after=after)
                 check(host, name, f"{name} ({operation})")

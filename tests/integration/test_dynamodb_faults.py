@@ -207,5 +207,5 @@ async def test_a_copy_of_what_took_effect_long_ago_is_answered_by_its_receipt(li
     commit = beginning("k1")
     assert await line.world.store.commit(commit) == Committed()
     line.proxy.spoil(WRITE, 1, LOST)
-    assert await line.world.store.commit(commit) == ReceiptExists(commit.receipts[0])
+    assert await line.world.store.commit(commit) == ReceiptExists((commit.receipts[0],))
     assert line.proxy.fired() == 1

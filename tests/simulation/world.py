@@ -13,6 +13,8 @@ from typing import Any
 
 from consumers.queue_door import QueueDoor
 from consumers.settlement import Service
+from pipeline.domain.controls import NO_CONTROLS, PinnedControls
+from pipeline.domain.rules import NO_RULES, Rules
 from pipeline.runtime import shipped
 from pipeline.runtime.telemetry import Report
 from pipeline.services.controller import ControllerService
@@ -20,6 +22,7 @@ from pipeline.services.decision import DecisionLoop
 from pipeline.services.fanout import FanoutService, StreamRecord
 from pipeline.services.intake import IntakeService
 from pipeline.services.ports import BusEntry, BusRefusal, FailedRecord, Message, RejectedMessage
+from pipeline.stores.controls import FixedControls
 from pipeline.stores.memory import MemoryStore
 
 START = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
@@ -169,6 +172,8 @@ class World:
         wrap: Wrap = lambda port: port,
         store: MemoryStore | None = None,
         report: Callable[[Report], None] | None = None,
+        rules: Rules = NO_RULES,
+        controls: PinnedControls = NO_CONTROLS,
     ) -> None:
         self.wrap = wrap
         self.clock = VirtualClock()
@@ -180,9 +185,10 @@ class World:
         tell = report or self.reports.append
         self.relayed = 0
         registry, policies = shipped.registry("local"), shipped.policies()
+        self.controls = FixedControls(controls)
         loop = DecisionLoop(wrap(self.store), self.clock)
-        self.intake = IntakeService(loop, policies, registry)
-        self.controller = ControllerService(loop, policies, registry)
+        self.intake = IntakeService(loop, policies, registry, self.controls, rules)
+        self.controller = ControllerService(loop, policies, registry, self.controls)
 
         def door(service: Service, queue: Queue, *, ordered: bool) -> QueueDoor:
             sources = {queue.name: wrap(queue)}

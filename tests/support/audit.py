@@ -1,15 +1,16 @@
 """What must hold of a store whatever happened to it. Assertions only; each names the incident and the rule that broke."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import pairwise
 
 from pipeline.domain.canonical import Document, canonical_bytes, normalise
+from pipeline.domain.correlation import WINDOW
 from pipeline.domain.envelope import GENESIS_HASH, IncidentEvent, event_hash
 from pipeline.domain.events import IncidentCreated, Judgement
-from pipeline.domain.ids import event_id, incident_id, pointer_id
+from pipeline.domain.ids import candidate_id, event_id, incident_id, pointer_id
 from pipeline.domain.incidents import Incident, evolve
 from pipeline.domain.promotion import Policies, judge
-from pipeline.domain.receipts import RECEIPT
+from pipeline.domain.receipts import RECEIPT, Answer, IdempotencyRecord
 from pipeline.domain.transitions import transition
 from pipeline.stores.memory import MemoryStore
 from tests.support.histories import POLICIES
@@ -18,7 +19,7 @@ UNCONTROLLED = {"EvidenceAttached", "NoteAdded", "IncidentLinked", "PromotionDec
 
 
 def audit(store: MemoryStore, policies: Policies = POLICIES) -> None:
-    """Assert that events, rows, pointers, receipts and the feed of a memory store agree with each other."""
+    """Assert that events, rows, pointers, receipts, windows and the feed of a memory store agree with each other."""
     histories = _histories(store.feed)
     assert set(store.incidents) == set(store.events) == set(histories), "an event without a row, or a row without events"
     for identity, documents in histories.items():
@@ -27,6 +28,7 @@ def audit(store: MemoryStore, policies: Policies = POLICIES) -> None:
         assert store.incidents[identity] == folded.to_document(), f"{identity}: the row is not what its history folds into"
     _audit_pointers(store)
     _audit_receipts(store)
+    _audit_windows(store)
 
 
 def fold(documents: list[Document]) -> Incident:
@@ -87,13 +89,57 @@ def _audit_pointers(store: MemoryStore) -> None:
 
 
 def _audit_receipts(store: MemoryStore) -> None:
-    covered: dict[str, list[int]] = defaultdict(list)
+    # What was decided together has one range of events, and a receipt each.
+    ranges: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for identity, document in store.receipts.items():
-        receipt = RECEIPT.validate_python(document, by_alias=True, by_name=False)
+        receipt = read_receipt(document)
         assert receipt.id == identity
         assert canonical_bytes(receipt.to_document()) == canonical_bytes(document)
         result = receipt.result
         if receipt.incident_id is not None and result.first_sequence is not None and result.last_sequence is not None:
-            covered[receipt.incident_id].extend(range(result.first_sequence, result.last_sequence + 1))
+            ranges[receipt.incident_id].add((result.first_sequence, result.last_sequence))
     for identity, history in store.events.items():
-        assert sorted(covered[identity]) == sorted(history), f"{identity}: an event without exactly one receipt"
+        covered = [number for first, last in ranges[identity] for number in range(first, last + 1)]
+        assert sorted(covered) == sorted(history), f"{identity}: an event without exactly one decision's receipts"
+
+
+def _audit_windows(store: MemoryStore) -> None:
+    """Assert that every counted detection has a receipt and every receipt is counted, and where each window went."""
+    counted: Counter[str] = Counter()
+    told: dict[str, list[tuple[str, Document]]] = defaultdict(list)
+    notices = 0
+    for document in store.feed:
+        correlation = document["metadata"].get("correlation")
+        if correlation is not None:
+            told[correlation["candidateId"]].append((document["incidentId"], correlation))
+        elif document["metadata"].get("observation", {}).get("kind") in ("recovery", "no-data"):
+            notices += sum(item["kind"] == "detection" for item in document["metadata"].get("evidence", ()))
+    for identity, document in store.windows.items():
+        window = WINDOW.validate_python(document, by_alias=True, by_name=False)
+        assert window.id == identity
+        assert canonical_bytes(window.to_document()) == canonical_bytes(document)
+        assert window.starts_at <= window.first_observed_at <= window.newest_observed_at < window.ends_at
+        assert 0 <= window.held <= window.detections
+        assert 1 <= window.version <= window.detections, f"{identity}: more commits than detections"
+        assert list(window.kept) == sorted(window.kept, key=lambda item: item.rank)
+        assert window.kept[0].severity is window.severity, f"{identity}: the most severe is not kept"
+        counted[f"{window.rule_id}.v{window.rule_version}"] += window.detections
+        events = told.pop(candidate_id(window.rule_id, window.rule_version, window.group, window.starts_at), [])
+        assert (window.incident_id is None) or window.incident_id in {incident for incident, _ in events}
+        if events:
+            assert events[-1][1]["detections"] == window.detections, f"{identity}: the incident was not told of all of it"
+        if window.incident_id is not None:
+            assert window.incident_id in store.incidents
+            assert events[-1][0] == window.incident_id, f"{identity}: it went to another incident than its own"
+    assert not told, "an event tells of a window that there is none of"
+    receipts = [read_receipt(document) for document in store.receipts.values()]
+    under = Counter(one.key_kind.partition("/")[2] for one in receipts if "/" in one.key_kind)
+    answers = Counter(one.result.answer for one in receipts if "/" in one.key_kind)
+    assert all(counted[name] <= under[name] for name in counted), "something was counted twice"
+    # What a rule takes is counted, but for a notice that the trouble is over: that is evidence, or finds nothing open.
+    assert sum(counted.values()) == sum(under.values()) - answers[Answer.NOTHING_OPEN] - notices
+
+
+def read_receipt(document: Document) -> IdempotencyRecord:
+    receipt: IdempotencyRecord = RECEIPT.validate_python(document, by_alias=True, by_name=False)
+    return receipt

@@ -12,6 +12,7 @@ from typing import Any
 from consumers.queue_door import QueueDoor
 from pipeline.domain.authority import Registry
 from pipeline.domain.canonical import Document
+from pipeline.domain.controls import NO_CONTROLS
 from pipeline.domain.errors import Refusal, Unavailable
 from pipeline.runtime import shipped
 from pipeline.runtime.telemetry import Report
@@ -19,6 +20,7 @@ from pipeline.services.controller import ControllerService
 from pipeline.services.decision import DecisionLoop, Refused
 from pipeline.services.intake import IntakeService
 from pipeline.services.ports import Message, RejectedMessage, RejectedQueue
+from pipeline.stores.controls import FixedControls
 from pipeline.stores.memory import MemoryStore
 from tests.bad_input_cases import SENDER
 from tests.simulation.world import START, VirtualClock
@@ -94,11 +96,12 @@ class Doors:
         self.registry = registry or shipped.registry("local")
         self.rejected = Kept()
         self.reports: list[Report] = []
-        self.visibility = {name: Visibility() for name in ("candidates", "alarms", "commands")}
+        self.visibility = {name: Visibility() for name in ("candidates", "alarms", "alertmanager", "commands")}
+        self.controls = FixedControls(NO_CONTROLS)
         policies, loop = shipped.policies(), DecisionLoop(self.store, self.clock)
         wrap = services or (lambda service: service)
-        intake = wrap(IntakeService(loop, policies, self.registry))
-        controller = wrap(ControllerService(loop, policies, self.registry))
+        intake = wrap(IntakeService(loop, policies, self.registry, self.controls))
+        controller = wrap(ControllerService(loop, policies, self.registry, self.controls))
         end = rejected or self.rejected
 
         def note(told: Report) -> None:

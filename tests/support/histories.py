@@ -81,9 +81,12 @@ def observation(kind: ObservationKind = ObservationKind.FIRING, **fields: Any) -
     return Observation(**(known | {"kind": kind} | fields))
 
 
+_OF_OBSERVATIONS: Final = tuple(name for name in Observation.model_fields if name != "kind")
+
+
 def candidate(kind: ObservationKind = ObservationKind.FIRING, **fields: Any) -> Candidate:
     """Return a candidate for the key of `INCIDENT_ID`; fields of its observation may be given beside its own."""
-    seen = {name: fields.pop(name) for name in ("confidence", "observed_at", "detections", "source") if name in fields}
+    seen = {name: fields.pop(name) for name in _OF_OBSERVATIONS if name in fields}
     basis = Candidate(SERVICE, DEDUP_KEY, Severity.SEV2, "5xx above 5 %", observation(kind, **seen))
     return replace(basis, **fields)
 
@@ -124,7 +127,8 @@ def _judgement(summary: dict[str, Any], seen: Observation) -> Judgement:
         newest_observed_at=seen.observed_at,
         authority_type=AuthorityType.SYSTEM,
     )
-    decision, _ = judge(pinned("default"), inputs)
+    # Version 1 for ever: what is written out here lies in golden files.
+    decision, _ = judge(POLICIES.pinned["default", 1], inputs)
     return Judgement(**summary, decision=decision)
 
 

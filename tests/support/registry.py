@@ -38,7 +38,14 @@ ENTRIES: Final = (
     entry("operators", OPERATOR.principal, kinds="HUMAN", operations=COMMANDS, sessionIsPerson=True),
     entry("automation", AUTOMATION.principal, operations=COMMANDS),
     entry("portal", PORTAL.principal, kinds="HUMAN SYSTEM", operations=COMMANDS, assertsForOthers=True),
-    entry("checkout", CHECKOUT_ONLY.principal, kinds="HUMAN", operations=COMMANDS, services=("checkout*",)),
+    entry(
+        "checkout",
+        CHECKOUT_ONLY.principal,
+        kinds="HUMAN",
+        operations=COMMANDS,
+        services=("checkout*",),
+        principalIsPerson=True,
+    ),
 )
 
 

@@ -6,16 +6,20 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from pipeline.domain.authority import Registry, Sender
-from pipeline.domain.candidates import AlarmMapping, Received
+from pipeline.domain.candidates import Received
 from pipeline.domain.canonical import Document
+from pipeline.domain.cloudwatch import AlarmMapping
+from pipeline.domain.controls import NO_CONTROLS, PinnedControls
 from pipeline.domain.errors import Refusal, Rejected
 from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import Policies
 from pipeline.domain.receipts import IdempotencyRecord
+from pipeline.domain.rules import NO_RULES, Rules
 from pipeline.services.controller import ControllerService
 from pipeline.services.decision import Applied, DecisionLoop, Outcome, Refused, Replayed, View
-from pipeline.services.intake import IntakeService
+from pipeline.services.intake import IntakeService, IntakeWork
 from pipeline.services.ports import Commit, CommitResult, Pointer
+from pipeline.stores.controls import FixedControls
 from pipeline.stores.memory import MemoryStore
 from tests.support.bodies import command_body, text_of
 from tests.support.clock import FixedClock
@@ -52,6 +56,14 @@ class InterleavedStore(MemoryStore):
         return await super().load_receipt(receipt_id)
 
 
+async def only_answer(service: IntakeService, work: IntakeWork, view: View, deadline: float) -> Outcome:
+    """Return what became of a message that asks for one thing; raise what kept it from being answered."""
+    ((answer,),) = await service.take_all((work,), view, deadline)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 class World:
     """Everything one test needs. Each message gets a new id and a fresh view unless the test says otherwise."""
 
@@ -61,12 +73,15 @@ class World:
         known: Registry | None = None,
         policies: Policies = POLICIES,
         mappings: tuple[AlarmMapping, ...] = (),
+        rules: Rules = NO_RULES,
+        controls: PinnedControls = NO_CONTROLS,
     ) -> None:
         self.clock = FixedClock()
         self.store = store or MemoryStore()
         loop = DecisionLoop(self.store, self.clock)
-        self.intake = IntakeService(loop, policies, known or registry(), mappings)
-        self.controller = ControllerService(loop, policies, known or registry())
+        self.controls = FixedControls(controls)
+        self.intake = IntakeService(loop, policies, known or registry(), self.controls, rules, mappings)
+        self.controller = ControllerService(loop, policies, known or registry(), self.controls)
         self._messages = 0
 
     def received(self, sender: Sender, message_id: str | None = None, sent_at: datetime | None = None) -> Received:
@@ -87,7 +102,7 @@ class World:
             work = self.intake.read(text_of(body), self.received(sender, message_id, sent_at))
         except Rejected as rejected:
             return Refused(rejected.refusal)
-        return await self.intake.take(work, view or View(), DEADLINE)
+        return await only_answer(self.intake, work, view or View(), DEADLINE)
 
     async def order(
         self, body: Any, sender: Sender = OPERATOR, *, message_id: str | None = None, view: View | None = None

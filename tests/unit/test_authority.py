@@ -1,11 +1,22 @@
 """The authority gate on recorded identities: who is let through, as whom, and what the others are told."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from pipeline.domain.authority import AuthorityContext, Claim, Registry, Sender, authorize, sender_from_id
-from pipeline.domain.canonical import parse_document
+from pipeline.domain.authority import (
+    CANDIDATE_OPERATION,
+    COMMAND_OPERATIONS,
+    OPERATIONS,
+    AuthorityContext,
+    Claim,
+    Registry,
+    Sender,
+    authorize,
+    sender_from_id,
+)
+from pipeline.domain.canonical import normalise, parse_document
+from pipeline.domain.commands import COMMAND_TYPES, Declare, OnIncident
 from pipeline.domain.errors import Code, Refusal, Rejected
 from pipeline.domain.transitions import AuthorityType
 from tests.support.histories import ROOT
@@ -30,12 +41,26 @@ SENDER_IDS = [
     ("AROAXEXAMPLE:", Sender("AROAXEXAMPLE")),
     ("AIDAXEXAMPLE", Sender("AIDAXEXAMPLE")),
     ("123456789012", Sender("123456789012")),
+    ("123456789012:dana", Sender("123456789012", "dana")),
+    (":session", Sender("", "session")),
+    ("::", Sender("", ":")),
+    (":", Sender("")),
+    ("", Sender("")),
+    ("queue:alarms", Sender("queue", "alarms")),
 ]
 
 
 @pytest.mark.parametrize(("sender_id", "sender"), SENDER_IDS)
 def test_a_principal_is_the_unique_id_without_its_session(sender_id: str, sender: Sender) -> None:
     assert sender_from_id(sender_id) == sender
+
+
+@pytest.mark.parametrize("sender_id", ["AROAXEXAMPLE:session-1", "AROAXEXAMPLE:a:b", "AIDAXEXAMPLE", ":session", ""])
+def test_a_sender_tells_the_identity_it_was_read_from(sender_id: str) -> None:
+    assert sender_from_id(sender_id).signed_id == sender_id
+
+
+PERSON: dict[str, Any] = {"sessionIsPerson": True}
 
 
 def context(who: Sender, operation: str = "change-state", service: str | None = "checkout", **claim: Any) -> Any:
@@ -125,8 +150,9 @@ def test_without_a_service_only_the_operation_is_asked_for() -> None:
 
 def test_what_one_grant_allows_does_not_leak_into_another() -> None:
     known = registry(
-        entry("human-search", PORTAL.principal, kinds="HUMAN", operations=["dismiss"], services=("search",)),
-        entry("system-checkout", PORTAL.principal, operations=["dismiss"], services=("checkout",), assertsForOthers=True),
+        entry("person-search", PORTAL.principal, kinds="HUMAN", operations=["dismiss"], services=["search"], **PERSON),
+        entry("system-checkout", PORTAL.principal, operations=["dismiss"], services=["checkout"], assertsForOthers=True),
+        entry("person-notes", PORTAL.principal, kinds="HUMAN", operations=["add-note"], services=["checkout"], **PERSON),
     )
     human = Claim(authority_type=HUMAN)
     as_another = Claim(authority_type=HUMAN, actor_id="lee")
@@ -136,21 +162,27 @@ def test_what_one_grant_allows_does_not_leak_into_another() -> None:
 
 
 ROLE = "arn:aws:sts::123456789012:assumed-role"
+USER = "arn:aws:iam::123456789012:user"
 ARNS = [
     (f"{ROLE}/opx-detector/*", f"{ROLE}/opx-detector/i-1", True),
+    (f"{ROLE}/opx-detector/i-1", f"{ROLE}/opx-detector/i-1", True),
     (f"{ROLE}/opx-*/*", f"{ROLE}/opx-detector/i-1", True),
-    (f"{ROLE}/opx-*", f"{ROLE}/opx-detector/i-1", False),
-    (f"{ROLE}/*", f"{ROLE}/opx-detector/i-1", False),
+    (f"{ROLE}/*/i-1", f"{ROLE}/opx-detector/i-1", True),
+    (f"{ROLE}/opx-*/*", f"{ROLE}/other/opx-detector", False),
     (f"{ROLE}/opx-detector/*", f"{ROLE}/opx-detector/", True),
     (f"{ROLE}/opx-detector/*", f"{ROLE}/opx-detector/a/b", False),
     (f"{ROLE}/opx-detector/*", f"{ROLE}/opx-detector/a:b", False),
+    (f"{ROLE}/opx-detector/*", f"{ROLE}/opx-detectors/i-1", False),
     (f"{ROLE}/opx-detector/*", "arn:aws:sts::999999999999:assumed-role/opx-detector/i-1", False),
-    ("arn:*:*:*:123456789012:*/x", "arn:aws:iam::123456789012:role/x", True),
-    ("arn:*:*:*:123456789012:*", "arn:aws:iam::123456789012:role/x", False),
-    ("arn:aws:iam::123456789012:role/x", "arn:aws:iam::123456789012:role/x", True),
-    ("arn:aws:iam::123456789012:role/x", "arn:aws:iam::123456789012:role/xy", False),
-    ("arn:aws:iam::123456789012:role/x.y", "arn:aws:iam::123456789012:role/xzy", False),
-    ("arn:aws:iam::123456789012:role/x", None, False),
+    (f"{ROLE}/opx-detector/*", "arn:aws-cn:sts::123456789012:assumed-role/opx-detector/i-1", False),
+    (f"{ROLE}/opx.detector/*", f"{ROLE}/opx-detector/i-1", False),
+    (f"{ROLE}/opx-detector/*", None, False),
+    (f"{USER}/*", f"{USER}/lee", True),
+    (f"{USER}/*", f"{USER}/on-call/lee", False),
+    (f"{USER}/on-call/*", f"{USER}/on-call/lee", True),
+    (f"{USER}/lee", f"{USER}/lee2", False),
+    ("arn:aws:iam::123456789012:root", "arn:aws:iam::123456789012:root", True),
+    ("arn:aws:sts::123456789012:federated-user/*", "arn:aws:sts::123456789012:federated-user/dana", True),
 ]
 
 
@@ -162,12 +194,53 @@ def test_the_star_of_an_arn_pattern_crosses_neither_colon_nor_slash(pattern: str
 
 @pytest.mark.parametrize("account", ["*", "12345678901*", "", "1234", "1234567890123", "１２３４５６７８９０１２"])
 def test_an_arn_pattern_pins_its_account(account: str) -> None:
-    with pytest.raises(Rejected):
-        registry(entry("one", f"arn:aws:iam::{account}:role/x"))
+    with pytest.raises(Rejected, match="names its account in full"):
+        registry(entry("one", f"arn:aws:iam::{account}:user/x"))
 
 
-def test_a_star_is_no_principal() -> None:
-    assert registry(entry("one", "*")).of(DETECTOR) == ()
+NOBODY = {
+    "a star": "*",
+    "a star behind a prefix": "AROA*",
+    "a question mark": "AROA?",
+    "an ARN of everything": "arn:*",
+    "any kind of signer of an account": "arn:aws:iam::123456789012:*",
+    "any service": "arn:aws:*::123456789012:root",
+    "any partition": "arn:*:iam::123456789012:root",
+    "a region": "arn:aws:iam:us-east-1:123456789012:root",
+    "a role, which signs by its sessions": "arn:aws:iam::123456789012:role/x",
+    "an assumed role without session": f"{ROLE}/opx-detector",
+    "an assumed role with a session too many": f"{ROLE}/opx-detector/a/b",
+    "a queue's ARN": "arn:aws:sqs:us-east-1:123456789012:opx-alarms",
+    "a unique id with a session": "AROAXEXAMPLE:session",
+    "a unique id in other letters": "aroaxexample",
+    "a prefix alone": "AROA",
+    "an access key": "AKIAXEXAMPLE",
+    "a passing access key": "ASIAXEXAMPLE",
+    "a group": "AGPAXEXAMPLE",
+    "half an account": "12345678901",
+    "an account in other digits": "１２３４５６７８９０１２",
+    "a federated user": "123456789012:dana",
+    "a queue without name": "queue:",
+    "any queue": "queue:*",
+    "a name to be bound, with a star": "$*",
+    "a line end": "AROAXEXAMPLE\n",
+    "blanks": "  ",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("principal", NOBODY.values(), ids=NOBODY.keys())
+def test_what_can_be_no_signer_is_refused_in_a_registry(principal: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        registry(entry("one", DETECTOR.principal, principal))
+    assert refused.value.refusal.field == "entries.0.principals.1"
+
+
+def test_an_account_is_its_root_and_not_whoever_it_lends_its_id_to() -> None:
+    known = registry(entry("root", "123456789012", kinds="HUMAN SYSTEM", principalIsPerson=True))
+    assert known.of(Sender("123456789012"))
+    assert not known.of(Sender("123456789012", "dana"))
+    assert not known.of(Sender("AIDAXEXAMPLE", None, "arn:aws:iam::123456789012:user/lee"))
 
 
 def test_a_grant_holds_on_its_stages_only() -> None:
@@ -186,28 +259,66 @@ def test_a_bound_name_stands_for_its_id_and_an_unbound_one_for_nobody() -> None:
         assert not any(unbound.of(Sender(name)) for name in ("", "$redriveRole", "redriveRole", "AROAREDRIVE"))
 
 
+ONE = entry("one", "AROA1")
 MALFORMED = {
-    "an unknown version": {"version": 2, "entries": []},
-    "no entries": {"version": 1},
-    "an unknown field": {"version": 1, "entries": [], "comment": "x"},
-    "an entry with an unknown field": {"version": 1, "entries": [entry("one", "AROA1", admin=True)]},
-    "an entry for nobody": {"version": 1, "entries": [entry("one")]},
-    "an unknown authority": {"version": 1, "entries": [entry("one", "AROA1", kinds="ROBOT")]},
-    "no authority": {"version": 1, "entries": [entry("one", "AROA1", kinds="")]},
+    "an unknown version": ({"version": 2, "entries": []}, "version"),
+    "no version": ({"entries": []}, "version"),
+    "no entries": ({"version": 1}, "entries"),
+    "an unknown field": ({"version": 1, "entries": [], "comment": "x"}, "comment"),
+    "an entry with an unknown field": ({"version": 1, "entries": [ONE | {"admin": True}]}, "entries.0.admin"),
+    "an entry for nobody": ({"version": 1, "entries": [entry("one")]}, "entries.0.principals"),
+    "an unknown authority": ({"version": 1, "entries": [entry("one", "AROA1", kinds="ROBOT")]}, "entries.0.authorityTypes"),
+    "no authority": ({"version": 1, "entries": [entry("one", "AROA1", kinds="")]}, "entries.0.authorityTypes"),
+    "no service": ({"version": 1, "entries": [ONE | {"services": []}]}, "entries.0.services"),
+    "an empty service": ({"version": 1, "entries": [ONE | {"services": [""]}]}, "entries.0.services.0"),
+    "no stage of those named": ({"version": 1, "entries": [ONE | {"stages": []}]}, "entries.0.stages"),
+    "null for every stage": ({"version": 1, "entries": [ONE | {"stages": None}]}, "entries.0.stages"),
+    "no operation": ({"version": 1, "entries": [ONE | {"operations": []}]}, "entries.0.operations"),
+    "an operation misspelt": ({"version": 1, "entries": [ONE | {"operations": ["candiate"]}]}, "entries.0.operations.0"),
+    "any operation": ({"version": 1, "entries": [ONE | {"operations": ["*"]}]}, "entries.0.operations.0"),
+    "what is a candidate": ({"version": 1, "entries": [ONE | {"operations": ["detection"]}]}, "entries.0.operations.0"),
+    "an id twice": ({"version": 1, "entries": [ONE, ONE | {"principals": ["AROA2"]}]}, ""),
+    "an id that is none": ({"version": 1, "entries": [ONE | {"id": "two words"}]}, "entries.0.id"),
+    "text for a flag": ({"version": 1, "entries": [ONE | {"sessionIsPerson": "false"}]}, "entries.0.sessionIsPerson"),
+    "a person who stands nowhere": ({"version": 1, "entries": [entry("one", "AROA1", kinds="HUMAN")]}, "entries.0"),
+    "a role that is a person": ({"version": 1, "entries": [ONE | {"principalIsPerson": True}]}, "entries.0"),
+    "a queue that is a person": (
+        {"version": 1, "entries": [entry("one", "queue:alarms", kinds="HUMAN", principalIsPerson=True)]},
+        "entries.0",
+    ),
+    "a user's session": ({"version": 1, "entries": [entry("one", "AIDA1", kinds="HUMAN", **PERSON)]}, "entries.0"),
+    "an outsider that speaks for senders": (
+        {"version": 1, "entries": [entry("one", "AROA1", operations=["redrive"], speaksForSenders=True)]},
+        "entries.0",
+    ),
+    "a redriver that may do more": (
+        {"version": 1, "entries": [entry("one", "$role", operations=["redrive", "dismiss"], speaksForSenders=True)]},
+        "entries.0",
+    ),
 }
 
 
 @pytest.mark.parametrize("document", MALFORMED.values(), ids=MALFORMED.keys())
 def test_a_registry_that_cannot_be_read_grants_nothing(document: Any) -> None:
-    with pytest.raises(Rejected):
-        Registry.load(document, "test", {})
+    content, where = document
+    with pytest.raises(Rejected) as refused:
+        Registry.load(normalise(content), "test", {})
+    assert (refused.value.refusal.field or "").startswith(where)
+
+
+def test_the_operations_of_the_registry_are_those_there_are() -> None:
+    commands = {member.model_fields["type"].default for member in (Declare, *get_args(OnIncident))}
+    assert commands == COMMAND_OPERATIONS == COMMAND_TYPES
+    assert {*COMMAND_OPERATIONS, CANDIDATE_OPERATION, "redrive", "audit"} == OPERATIONS
+    for operation in OPERATIONS:
+        assert registry(entry("one", "AROA1", operations=[operation])).entries
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod", "anything"])
 def test_the_shipped_registry_knows_nobody_but_the_stack_itself(stage: str) -> None:
     shipped = Registry.load(SHIPPED, stage, {"redriveRole": "AROAREDRIVE"})
     named = {name for grant in shipped.entries for name in grant.principals}
-    assert named == {"queue:alarms", "AROAREDRIVE"}
+    assert named == {"queue:alarms", "queue:alertmanager", "AROAREDRIVE"}
     assert not any(HUMAN in grant.authority_types for grant in shipped.entries)
 
 

@@ -93,8 +93,6 @@ async def test_all_bad_input_at_once_in_any_order(rng: random.Random) -> None:
 def test_the_table_has_every_code_a_message_can_meet() -> None:
     """A code that is added must be added to the table of bad input too, or be named here with its own test's place."""
     elsewhere = {
-        Code.OBSERVED_IN_FUTURE: "tests/unit/test_candidates.py",
-        Code.MAPPING_MISSING: "tests/unit/test_candidates_alarms.py",
         Code.LINK_TO_ITSELF: "tests/unit/test_decisions_commands.py",
         Code.SEVERITY_FROZEN: "tests/unit/test_decisions_commands.py",
         Code.OPERATION_NOT_GRANTED: "tests/unit/test_authority.py",

@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.domain.errors import Conflict, Corrupt, OpxError, Unavailable
 from pipeline.domain.incidents import Incident
-from pipeline.services.ports import Commit, KeyHeld, PointerMoved, ReceiptExists, RowUnmoved, VersionMoved
+from pipeline.services.ports import Commit, KeyHeld, PointerMoved, ReceiptExists, RowUnmoved, VersionMoved, WindowMoved
 from pipeline.stores.cancellations import read_cancellation
-from pipeline.stores.items import event_item, incident_item, pointer_item, receipt_item
-from tests.contract.commits import attaching, beginning, opening, receipt, taking
+from pipeline.stores.items import event_item, incident_item, pointer_item, receipt_item, window_item
+from tests.contract.commits import attaching, beginning, counting, opening, receipt, taking, window
 
 Reason = dict[str, Any]
 NONE: Reason = {"Code": "None"}
@@ -36,8 +36,8 @@ def row(commit: Commit) -> Incident:
 def kinds(commit: Commit) -> list[str]:
     """Name the commit's items in the order of its reasons."""
     named = ["receipt"] * len(commit.receipts) + ["event"] * len(commit.events)
-    named += ["incident"] * (commit.incident is not None) + ["pointer"] * (commit.pointer is not None)
-    return named + ["guard"] * (commit.guard is not None)
+    named += ["incident"] * (commit.incident is not None) + ["window"] * (commit.window is not None)
+    return named + ["pointer"] * (commit.pointer is not None) + ["guard"] * (commit.guard is not None)
 
 
 def stored(commit: Commit, position: int) -> dict[str, Any]:
@@ -49,6 +49,9 @@ def stored(commit: Commit, position: int) -> dict[str, Any]:
             return event_item(commit.events[position - len(commit.receipts)])
         case "incident":
             return incident_item(row(commit))
+        case "window":
+            assert commit.window is not None
+            return window_item(commit.window)
         case "guard":
             assert commit.guard is not None
             match commit.guard:
@@ -90,6 +93,7 @@ def expected(commit: Commit, reasons: list[Reason]) -> str:
         ("Unavailable", "SomethingNew" in codes),
         ("Corrupt", bool(codes & {"ValidationError", "ItemCollectionSizeLimitExceeded"})),
         ("Unavailable", condition("receipt")),
+        ("WindowMoved", condition("window")),
         ("PointerMoved", condition("pointer", item=True)),
         ("Corrupt", condition("pointer") and later),
         ("Unavailable", condition("pointer")),
@@ -109,6 +113,8 @@ SHAPES = {
     "opening what has waited": opening(row(first()), "k2"),
     "taking the key of what has expired": taking(row(first()), "k2"),
     "receipts alone": Commit((receipt("k1"), receipt("k2"))),
+    "counting alone": counting("k1"),
+    "counting and joining": replace(attaching(row(first()), "k2"), window=window()),
 }
 
 
@@ -139,13 +145,15 @@ def test_a_conflict_beats_pointer_and_version() -> None:
 def test_a_receipt_beats_everything() -> None:
     commit = first()
     result = read_cancellation(commit, [with_item(commit, 0), CONFLICT, INVALID, STRANGE])
-    assert result == ReceiptExists(commit.receipts[0])
+    assert result == ReceiptExists((commit.receipts[0],))
 
 
-def test_the_first_of_several_receipts_answers() -> None:
+def test_every_receipt_that_exists_is_told_and_no_other() -> None:
     commit = Commit((receipt("k1"), receipt("k2"), receipt("k3")))
     result = read_cancellation(commit, [NONE, with_item(commit, 1), with_item(commit, 2)])
-    assert result == ReceiptExists(commit.receipts[1])
+    assert result == ReceiptExists(commit.receipts[1:])
+    # One that the store did not return is tried again and told then; the others are answered now.
+    assert read_cancellation(commit, [FAILED, NONE, with_item(commit, 2)]) == ReceiptExists(commit.receipts[2:])
 
 
 def test_a_pointer_in_the_way_brings_the_row_that_stands_at_our_id() -> None:
@@ -155,6 +163,21 @@ def test_a_pointer_in_the_way_brings_the_row_that_stands_at_our_id() -> None:
     assert both == PointerMoved(commit.pointer, commit.incident)
     alone = read_cancellation(commit, [NONE, NONE, NONE, with_item(commit, 3)])
     assert alone == PointerMoved(commit.pointer, None)
+
+
+def test_a_moved_window_brings_the_row_or_none() -> None:
+    commit = counting("k1", version=3)
+    theirs = window(version=7)
+    moved = read_cancellation(commit, [NONE, FAILED | {"Item": window_item(theirs)}])
+    assert moved == WindowMoved(theirs)
+    assert read_cancellation(commit, [NONE, FAILED]) == WindowMoved(None)
+
+
+def test_a_moved_window_is_counted_in_again_before_anything_else_is_looked_at() -> None:
+    """What else is wrong was decided on a count that no longer holds."""
+    commit = replace(first(), window=window())
+    mixture = [NONE, NONE, with_item(commit, 2), with_item(commit, 3), with_item(commit, 4)]
+    assert isinstance(read_cancellation(commit, mixture), WindowMoved)
 
 
 def test_a_moved_version_brings_the_row_or_none() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from pipeline.domain.authority import Claim
-from pipeline.domain.candidates import Candidate, Intake, Key, Received, read_intake
+from pipeline.domain.candidates import Candidate, Intake, Key, Received, Signal
 from pipeline.domain.canonical import digest, format_time, parse_document
 from pipeline.domain.errors import Code, Rejected
 from pipeline.domain.events import Evidence, Link, Observation, ObservationKind
+from pipeline.domain.intake import read_intake
 from pipeline.domain.transitions import AuthorityType, Severity
 from tests.support.bodies import SMALLEST_CANDIDATE, candidate_body, text_of
 from tests.support.clock import NOW
@@ -24,6 +25,19 @@ def intake(body: Any, received: Received = RECEIVED) -> Intake:
     return read_intake(parse_document(text_of(body)), received)
 
 
+def signal_of(body: Any, received: Received = RECEIVED) -> Signal:
+    """Return the one signal of a message: a candidate of our own is nothing else besides."""
+    found = intake(body, received)
+    assert (len(found.signals), found.refusals, found.signals[0].detection) == (1, (), None)
+    return found.signals[0]
+
+
+def candidate(body: Any, received: Received = RECEIVED) -> Candidate:
+    seen = signal_of(body, received).candidate
+    assert seen is not None
+    return seen
+
+
 def refusal(body: Any) -> Any:
     with pytest.raises(Rejected) as caught:
         intake(body)
@@ -32,10 +46,10 @@ def refusal(body: Any) -> Any:
 
 
 def test_the_smallest_valid_candidate_gets_its_defaults() -> None:
-    found = intake(
+    smallest = (
         '{"type":"candidate","service":"checkout","severity":"SEV2","title":"5xx above 5 %","dedupKey":"checkout-5xx"}'
     )
-    assert found.candidate == Candidate(
+    assert candidate(smallest) == Candidate(
         service="checkout",
         dedup_key="checkout-5xx",
         severity=Severity.SEV2,
@@ -49,8 +63,8 @@ def test_the_smallest_valid_candidate_gets_its_defaults() -> None:
         tags=None,
         policy_id="default",
     )
-    assert found.key == Key("message", "message-1")
-    assert found.claim is None
+    assert signal_of(smallest).key == Key("message", "message-1")
+    assert intake(smallest).claim is None
 
 
 def test_every_optional_field_is_read() -> None:
@@ -67,20 +81,19 @@ def test_every_optional_field_is_read() -> None:
         idempotencyKey="k-1",
         authority={"authorityType": "SYSTEM", "justification": "because"},
     )
-    found = intake(body)
-    seen = found.candidate
+    seen = candidate(body)
     assert (seen.observation.source, seen.observation.confidence) == ("synthetic-checks", Decimal("0.75"))
     assert seen.observation.observed_at == NOW - timedelta(minutes=1)
     assert seen.evidence[0] == Evidence(kind="log", ref="logs/1", observed_at=NOW - timedelta(minutes=1), note="first")
     assert seen.links == (Link(rel="runbook", href="https://example.com/r"),)
     assert seen.tags == {"region": "eu", "hosts": ("a",), "share": Decimal("0.5")}
     assert (seen.policy_id, seen.description) == ("strict", "line\nline")
-    assert found.claim == Claim(authority_type=AuthorityType.SYSTEM, justification="because")
+    assert intake(body).claim == Claim(authority_type=AuthorityType.SYSTEM, justification="because")
 
 
 def test_the_request_digest_is_over_the_received_document() -> None:
     body = candidate_body(description="")
-    assert intake(body).request_digest == digest(body) != intake(SMALLEST_CANDIDATE).request_digest
+    assert signal_of(body).request_digest == digest(body) != signal_of(SMALLEST_CANDIDATE).request_digest
 
 
 KEYS = {
@@ -92,7 +105,7 @@ KEYS = {
 
 @pytest.mark.parametrize(("body", "kind", "value"), KEYS.values(), ids=KEYS.keys())
 def test_a_key_is_the_callers_or_derived(body: Any, kind: str, value: str) -> None:
-    assert intake(body).key == Key(kind, value)
+    assert signal_of(body).key == Key(kind, value)
 
 
 def test_a_derived_key_does_not_depend_on_how_the_body_is_written() -> None:
@@ -100,7 +113,7 @@ def test_a_derived_key_does_not_depend_on_how_the_body_is_written() -> None:
     other = text_of(dict(reversed(candidate_body(confidence=0.5, observedAt=AT).items())))
     other = other.replace("0.5", "5.0E-1").replace(": ", " :\n").replace("candidate", "c\\u0061ndidate")
     assert one != other
-    assert intake(one).key == intake(other).key
+    assert signal_of(one).key == signal_of(other).key
 
 
 EDGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -155,7 +168,7 @@ EDGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("inside", "beyond", "field"), EDGES.values(), ids=EDGES.keys())
 def test_each_limit_holds_at_its_edge_and_refuses_one_beyond(inside: Any, beyond: Any, field: str) -> None:
-    assert intake(candidate_body(**inside)).candidate.service
+    assert candidate(candidate_body(**inside)).service
     assert str(refusal(candidate_body(**beyond)).field).startswith(field)
 
 
@@ -212,8 +225,16 @@ def test_a_command_on_the_candidates_queue_is_told_where_it_belongs() -> None:
     assert "commands queue" in refusal(candidate_body(type="change-state")).detail
 
 
+AGES = [("2026-01-31T02:59:59.999999Z", 1), ("2026-01-31T03:00:00Z", None), ("2026-01-31T03:09:00Z", None), (..., None)]
+
+
+@pytest.mark.parametrize(("observed_at", "age_s"), AGES)
+def test_an_observations_age_is_whole_seconds_until_it_was_sent(observed_at: Any, age_s: int | None) -> None:
+    assert candidate(candidate_body(observedAt=observed_at)).observation.age_s == age_s
+
+
 def test_an_observation_is_measured_against_the_queues_time_not_against_now() -> None:
     late = Received(DETECTOR, "message-1", NOW + timedelta(days=3))
     body = candidate_body(observedAt=format_time(NOW + timedelta(days=3, minutes=9)))
-    assert intake(body, late).candidate.observation.observed_at == NOW + timedelta(days=3, minutes=9)
+    assert candidate(body, late).observation.observed_at == NOW + timedelta(days=3, minutes=9)
     assert refusal(body).code is Code.OBSERVED_IN_FUTURE

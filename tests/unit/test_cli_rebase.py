@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.cli.rebase import days_to_now, newest_time, rebased, shifted
 from pipeline.domain.authority import Sender
-from pipeline.domain.candidates import Received, read_intake
+from pipeline.domain.candidates import Received
 from pipeline.domain.canonical import parse_document
+from pipeline.domain.intake import read_intake
 
 NOW = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
 ALARM = {
@@ -88,8 +89,10 @@ def test_opx_reads_the_moved_message_as_the_same_trouble(document: dict[str, Any
     body = json.dumps(document)
     newest = newest_time([body], NOW)
     assert newest is not None
-    before = read_intake(parse_document(body), received).candidate
-    after = read_intake(parse_document(rebased(body, days_to_now(newest, NOW))), received).candidate
+    before = read_intake(parse_document(body), received).signals[0].candidate
+    after = read_intake(parse_document(rebased(body, days_to_now(newest, NOW))), received).signals[0].candidate
+    assert before is not None
+    assert after is not None
     assert (before.service, before.dedup_key, before.severity) == (after.service, after.dedup_key, after.severity)
     age = NOW - after.observation.observed_at
     assert timedelta(0) <= age < timedelta(days=1)

@@ -322,12 +322,6 @@ async def test_a_declaration_without_authority_leaves_no_row(sender: Any, code: 
     assert (world.store.incidents, world.store.receipts) == ({}, {})
 
 
-def test_commands_on_one_incident_are_worked_on_in_order() -> None:
-    world = World()
-    works = [world.controller.read(text_of(body), world.received(OPERATOR)) for body in (MITIGATE, RESOLVE)]
-    assert {work.order_key for work in works} == {INCIDENT_ID}
-
-
 # --- contention ------------------------------------------------------------------------------------------------------
 
 

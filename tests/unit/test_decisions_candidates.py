@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.decisions import NOTHING_OPEN, Accepted, decide_candidate
+from pipeline.domain.decisions import NOTHING_OPEN, Accepted, Gate
 from pipeline.domain.errors import Code, Refusal
 from pipeline.domain.events import (
     Evidence,
@@ -20,6 +20,7 @@ from pipeline.domain.events import (
     SeverityChanged,
 )
 from pipeline.domain.incidents import Incident, advance
+from pipeline.domain.occurrences import Reported, decide_candidates
 from pipeline.domain.promotion import Outcome
 from pipeline.domain.transitions import Severity, State
 from tests.support.clock import NOW
@@ -44,7 +45,7 @@ def types(decision: Any) -> str:
 
 
 def decide(given: Incident | None, kind: ObservationKind = FIRING, actor: Any = SYSTEM, **fields: Any) -> Any:
-    return decide_candidate(candidate(kind, **fields), given, actor, POLICIES)
+    return decide_candidates([Reported(candidate(kind, **fields), actor, "receipt")], given, Gate(POLICIES)).decision
 
 
 BEGINS: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -184,7 +185,7 @@ DECLARED: list[tuple[State | None, Any, str]] = [
     (None, HUMAN, "IncidentCreated IncidentOpened #1"),
     (None, SYSTEM, "IncidentCreated PromotionDecided #1"),
     (State.PENDING, HUMAN, f"{E} {UP}"),
-    (State.PENDING, SYSTEM, f"{E} {P}"),
+    (State.PENDING, SYSTEM, f"{E} {UP}"),
     (State.OPEN, HUMAN, E),
     (State.MITIGATING, HUMAN, E),
     (State.RESOLVED, HUMAN, E),
@@ -195,6 +196,40 @@ DECLARED: list[tuple[State | None, Any, str]] = [
 def test_a_declaration_promotes_a_persons_word_at_once(state: State | None, actor: Any, then: str) -> None:
     holder = incident_in(state) if state else None
     assert types(decide(holder, DECLARATION, actor, policy_id="declared")) == then
+
+
+# (policies behind a pending incident and of the joining candidate, severity, its confidence, what happens, whose word it is)
+SEVERAL: list[tuple[str, str, Severity, str, str, str]] = [
+    ("default", "declared", SEV2, "1", UP, "default"),
+    ("declared", "default", SEV2, "1", UP, "default"),
+    ("default", "declared", SEV2, "0.1", P, "declared"),
+    ("declared", "default", SEV2, "0.1", P, "default"),
+    ("default", "default", SEV4, "1", P, "default"),
+    ("gone", "default", SEV2, "1", UP, "default"),
+    ("gone", "declared", SEV2, "1", P, "declared"),
+]
+
+
+@pytest.mark.parametrize(("behind", "joining", "severity", "confidence", "then", "whose"), SEVERAL)
+def test_one_policy_that_promotes_is_enough_and_where_none_does_the_candidates_own_says_why(
+    behind: str, joining: str, severity: Severity, confidence: str, then: str, whose: str
+) -> None:
+    holder = incident_in(State.PENDING, severity=severity)
+    promotion = holder.metadata.promotion.model_copy(update={"policy_id": behind})
+    holder = holder.model_copy(update={"metadata": holder.metadata.model_copy(update={"promotion": promotion})})
+    decision = decide(holder, policy_id=joining, severity=severity, confidence=Decimal(confidence))
+    assert types(decision) == f"{E} {then}"
+    assert decision.changes[-1].fact.metadata.decision.policy_id == whose
+
+
+def test_a_policy_once_named_is_judged_under_for_as_long_as_the_incident_waits() -> None:
+    """Else it would matter which of two candidates came last."""
+    waiting = incident_in(State.PENDING, severity=SEV4)
+    named = advance(waiting, INCIDENT_ID, decide(waiting, severity=SEV4, policy_id="declared").changes, NOW)[1]
+    assert named.metadata.promotion.policies == ("declared",)
+    opened = decide(named, actor=HUMAN, severity=SEV4, confidence=Decimal("0.1")).changes[-1].fact
+    assert isinstance(opened, IncidentOpened)
+    assert opened.metadata.decision.policy_id == "declared"
 
 
 def test_opening_is_always_the_gates_act_and_names_the_person_who_asked() -> None:

@@ -8,7 +8,7 @@ import pytest
 from pipeline.domain.base import read
 from pipeline.domain.canonical import normalise
 from pipeline.domain.commands import COMMAND, Declare
-from pipeline.domain.decisions import UNCHANGED, Accepted, decide_command
+from pipeline.domain.decisions import UNCHANGED, Accepted, Gate, decide_command
 from pipeline.domain.errors import Refusal
 from pipeline.domain.events import (
     EvidenceAttached,
@@ -37,7 +37,7 @@ JUSTIFIED: dict[str, Any] = {"authority": {"justification": "because"}}
 def decide(given: Incident, kind: str, actor: Any = HUMAN, policies: Policies = POLICIES, **fields: Any) -> Any:
     command = read(COMMAND, normalise(command_body(kind, INCIDENT_ID, **fields)))
     assert not isinstance(command, Declare)
-    return decide_command(command, given, actor, policies)
+    return decide_command(command, given, actor, Gate(policies))
 
 
 def line(decision: Any) -> str:

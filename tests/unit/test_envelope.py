@@ -4,16 +4,23 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
+from pipeline.domain.base import read
 from pipeline.domain.canonical import canonical_bytes, parse_document
+from pipeline.domain.correlation import WINDOW
 from pipeline.domain.envelope import SCHEMA_VERSION, IncidentEvent, detail_of, event_hash, size_of, upcast
 from pipeline.domain.errors import Code, Rejected
+from pipeline.domain.events import FACT
+from pipeline.domain.incidents import INCIDENT
+from pipeline.domain.receipts import RECEIPT
 from pipeline.domain.transitions import EventType
 from tests.support.audit import audit_history, fold
 from tests.support.histories import ROOT, whole_life
+from tests.support.later_histories import later_life
 
 GOLDEN = sorted((ROOT / "tests" / "golden" / "events").glob("*.json"))
-EVENTS = [event for history in whole_life() for event in history]
+EVENTS = [event for history in (*whole_life(), later_life()) for event in history]
 SHARED = {"incidentId", "sequence", "eventId", "timestamp", "actor", "previousState", "newState", "schemaVersion"} | {
     "previousHash",
     "hash",
@@ -51,15 +58,45 @@ def test_each_event_type_has_a_golden_file_of_todays_shape(kind: EventType) -> N
     )
 
 
-def test_the_golden_files_of_one_incident_are_one_intact_history() -> None:
-    documents = [golden(path.stem) for path in GOLDEN if path.stem.endswith(".v1") and "Cancelled" not in path.stem]
+@pytest.mark.parametrize(("generation", "folded"), [("v1", 11), ("v2", 3)])
+def test_the_golden_files_of_one_incident_are_one_intact_history(generation: str, folded: int) -> None:
+    """The row is kept as it is after so many events: of the later ones while the incident still waits for the gate."""
+    documents = [golden(path.stem) for path in GOLDEN if path.stem.endswith(generation) and "Cancelled" not in path.stem]
     documents.sort(key=lambda document: document["sequence"])
     audit_history(documents)
-    row = parse_document((ROOT / "tests" / "golden" / "rows" / "Incident.v1.json").read_bytes())
-    assert fold(documents).to_document() == row
+    stored = (ROOT / "tests" / "golden" / "rows" / f"Incident.{generation}.json").read_bytes()
+    assert fold(documents[:folded]).to_document() == parse_document(stored)
+    assert canonical_bytes(read(INCIDENT, parse_document(stored)).to_document()) + b"\n" == stored
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: f"{event.fact.event_type}-{event.event_id[:8]}")
+def fields_in(schema: Any) -> set[str]:
+    """Return the name of every property in a JSON schema."""
+    if isinstance(schema, dict):
+        return set(schema.get("properties", ())) | {name for part in schema.values() for name in fields_in(part)}
+    return {name for part in schema for name in fields_in(part)} if isinstance(schema, list) else set()
+
+
+def names_in(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value) | {name for part in value.values() for name in names_in(part)}
+    return {name for part in value for name in names_in(part)} if isinstance(value, list | tuple) else set()
+
+
+def test_every_field_that_can_be_stored_lies_in_a_golden_file() -> None:
+    stored = {
+        name for path in (ROOT / "tests" / "golden").glob("*/*.json") for name in names_in(parse_document(path.read_bytes()))
+    }
+    schemas = [adapter.json_schema() for adapter in (FACT, INCIDENT, RECEIPT, WINDOW, TypeAdapter(IncidentEvent))]
+    # `fact` is spelled eventType and metadata there; decidedAt has its test beside the clock that runs behind.
+    assert fields_in(schemas) - stored == {"fact", "decidedAt"}
+
+
+def test_a_stored_window_is_still_read_and_written_byte_for_byte() -> None:
+    stored = (ROOT / "tests" / "golden" / "rows" / "Window.v1.json").read_bytes()
+    assert canonical_bytes(read(WINDOW, parse_document(stored)).to_document()) + b"\n" == stored
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: f"{event.fact.event_type}-{event.hash[:8]}")
 def test_an_event_survives_storage_and_bus(event: IncidentEvent) -> None:
     document = event.to_document()
     assert set(document) == SHARED
@@ -77,7 +114,7 @@ def test_the_bus_is_told_when_an_event_is_sent_again() -> None:
     assert "replayed" not in document
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: f"{event.fact.event_type}-{event.event_id[:8]}")
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: f"{event.fact.event_type}-{event.hash[:8]}")
 def test_every_event_carries_the_summary_subscribers_filter_on(event: IncidentEvent) -> None:
     metadata = event.to_document()["metadata"]
     summary = event.fact.metadata

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.canonical import format_time
-from pipeline.domain.errors import Code, Rejected
+from pipeline.domain.errors import Code
 from pipeline.domain.ids import incident_id
 from pipeline.domain.receipts import Answer
 from pipeline.domain.transitions import State
@@ -117,6 +117,12 @@ async def test_a_recovery_is_evidence_on_what_is_open_and_no_transition() -> Non
     assert (incident.state, incident.control_version, incident.version) == (State.OPEN, 2, 3)
 
 
+def cut_off(size: int, letter: str = "x") -> str:
+    """Return the first `size` bytes of a message, as a sender that cuts at a limit sends them."""
+    start = '{"title":"'
+    return start + letter * ((size - len(start)) // len(letter.encode()))
+
+
 REFUSED: dict[str, tuple[Any, Any, Code]] = {
     "a stranger": (candidate_body(idempotencyKey="k-1"), STRANGER, Code.PRINCIPAL_UNKNOWN),
     "a sender of commands only": (candidate_body(idempotencyKey="k-1"), AUTOMATION, Code.OPERATION_NOT_GRANTED),
@@ -130,7 +136,10 @@ REFUSED: dict[str, tuple[Any, Any, Code]] = {
     "a body over 256 KB": ("x" * (256 * 1024 + 1), DETECTOR, Code.TOO_LARGE),
     "a body over 256 KB in UTF-8": ("é" * (128 * 1024 + 1), DETECTOR, Code.TOO_LARGE),
     "not JSON": ("hello", DETECTOR, Code.MALFORMED_JSON),
-    "not JSON at 256 KB": ("x" * (256 * 1024), DETECTOR, Code.MALFORMED_JSON),
+    "JSON cut off at 256 KB": (cut_off(256 * 1024), DETECTOR, Code.TOO_LARGE),
+    "JSON cut off at 256 KB in UTF-8": (cut_off(256 * 1024, "é"), DETECTOR, Code.TOO_LARGE),
+    "JSON cut off earlier": (cut_off(256 * 1024 - 1), DETECTOR, Code.MALFORMED_JSON),
+    "a lone surrogate in what is not JSON": ("\ud800", DETECTOR, Code.MALFORMED_JSON),
     "NaN": (candidate_body(confidence=float("nan")), DETECTOR, Code.MALFORMED_JSON),
     "a lone surrogate": (text_of(candidate_body()).replace("above", "\ud800"), DETECTOR, Code.INVALID_FIELD),
 }
@@ -300,18 +309,6 @@ async def test_recorded_alarms_give_one_incident_an_alarm() -> None:
     assert len(world.store.incidents) == 8
     assert len(world.store.receipts) == 230
     audit(world.store)
-
-
-def test_messages_of_one_trouble_are_worked_on_in_order() -> None:
-    world = World()
-
-    def order_key(**fields: Any) -> str:
-        return world.intake.read(text_of(candidate_body(**fields)), world.received(DETECTOR)).order_key
-
-    assert order_key() == order_key(title="Another", severity="SEV4")
-    assert len({order_key(), order_key(dedupKey="x"), order_key(service="x")}) == 3
-    with pytest.raises(Rejected):
-        order_key(service="")
 
 
 async def test_data_as_deep_as_allowed_can_be_stored_wherever_it_goes() -> None:

@@ -190,7 +190,7 @@ async def test_rows_and_events_of_real_alarms_stay_within_their_size() -> None:
     rows = []
     for number, line in enumerate(ALARMS.read_text(encoding="utf-8").splitlines()):
         work = services.intake.read(line, received(f"m{number}"))
-        await services.intake.take(work, View(), time.monotonic() + 5)
+        await services.intake.take_all([work], View(), time.monotonic() + 5)
         rows += [item_size(incident_item(read(INCIDENT, document))) for document in store.incidents.values()]
     events = defaultdict(list)
     for document in store.feed:

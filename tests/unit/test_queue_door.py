@@ -1,20 +1,18 @@
 """What a queue's door answers and asks of its queues: who comes again and when, who waits for whom, whose word counts."""
 
-from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from pipeline.domain.candidates import Received
 from pipeline.domain.errors import Code, Corrupt, Refusal, Rejected, Unavailable
-from pipeline.domain.ids import incident_id, receipt_id
-from pipeline.services.ports import Message
-from pipeline.services.rejection import explanation
-from tests.simulation.world import START
+from pipeline.domain.ids import receipt_id
+from pipeline.domain.occurrences import TOGETHER_MAX
+from tests.bad_input_cases import SENDER
 from tests.support.bodies import alarm_body, candidate_body, command_body, declare_body
-from tests.support.doors import CountedStore, Doors, command_message, explanation_attribute, message
-from tests.support.registry import ALARMS, DETECTOR, OPERATOR, entry, registry
+from tests.support.doors import CountedStore, Doors, command_message, message
+
+LATE = Refusal(Code.INVALID_FIELD, "It can't be stored.", "metadata")
 
 
 def about(service: str, **fields: Any) -> dict[str, Any]:
@@ -32,6 +30,16 @@ def failing_on(service: str, error: Exception) -> CountedStore:
     return CountedStore(fails)
 
 
+def failing_with(message_id: str, error: Exception) -> CountedStore:
+    """A store on which every write that settles one message fails."""
+
+    def fails(call: str, what: Any) -> Exception | None:
+        settles = call == "commit" and message_id in {record.idempotency_key for record in what.receipts}
+        return error if settles else None
+
+    return CountedStore(fails)
+
+
 class Cracked:
     """A service with a defect: a message whose body holds `crack` makes it crash while reading."""
 
@@ -43,8 +51,8 @@ class Cracked:
             raise ZeroDivisionError("a defect")
         return self.real.read(body, received)
 
-    async def take(self, *arguments: Any) -> Any:
-        return await self.real.take(*arguments)
+    async def take_all(self, *arguments: Any) -> Any:
+        return await self.real.take_all(*arguments)
 
 
 # --- partial answers, delays --------------------------------------------------------------------------------------------
@@ -106,7 +114,8 @@ async def test_a_key_that_is_unavailable_stops_its_lane_and_no_other() -> None:
         message("d", about("light")),
     ]
     assert await doors.offer(*batch) == ("a", "c")
-    assert doors.settled() == ["a", "b", "d"] or doors.settled() == ["b", "a", "d"], "the one behind it was not tried"
+    assert doors.store.calls == ["commit", "commit"], "one try for each key: nobody behind it was tried by itself"
+    assert doors.services == {"light"}
     assert doors.visibility["candidates"].waits == {"a": 10, "c": 10}
 
 
@@ -119,10 +128,29 @@ async def test_a_crash_on_one_candidate_does_not_stop_those_behind_it() -> None:
 
 
 async def test_a_crash_in_the_same_lane_does_not_stop_the_next_message() -> None:
+    """Not even where it is decided together with it."""
+    doors = Doors(failing_with("a", ZeroDivisionError("a defect")))
+    batch = [message(name, about("light")) for name in "bac"]
+    assert await doors.offer(*batch) == ("a",)
+    assert doors.services == {"light"}
+    assert set(doors.memory.receipts) == {receipt_id(SENDER, "message", name) for name in "bc"}
+    assert doors.visibility["candidates"].waits == {"a": 10}
+
+
+async def test_what_was_settled_before_a_crash_of_its_neighbour_is_told_as_it_was() -> None:
+    last = str(TOGETHER_MAX + 5)
+    doors = Doors(failing_with(last, ZeroDivisionError("a defect")))
+    batch = [message(str(number), about("light")) for number in range(TOGETHER_MAX + 6)]
+    assert await doors.offer(*batch) == (last,)
+    told = [type(report.outcome).__name__ for report in doors.reports]
+    assert told == ["Applied"] * (TOGETHER_MAX + 5) + ["NoneType"]
+
+
+async def test_a_crash_that_does_not_come_again_costs_nobody_anything() -> None:
     crashes = iter([ZeroDivisionError("a defect")])
     doors = Doors(CountedStore(lambda call, what: next(crashes, None) if call == "commit" else None))
-    assert await doors.offer(message("a", about("light")), message("b", about("light"))) == ("a",)
-    assert doors.services == {"light"}
+    assert await doors.offer(message("a", about("light")), message("b", about("light"))) == ()
+    assert len(doors.memory.receipts) == 2
 
 
 async def test_a_crash_while_reading_takes_no_neighbour_along() -> None:
@@ -254,122 +282,49 @@ async def test_what_is_begun_before_the_deadline_is_finished_and_the_rest_comes_
         doors.clock.seconds += 30.0
 
     doors.store.fails = slow
-    batch = [message(name, about("light")) for name in "abcd"]
+    batch = [message(name, about("light", dedupKey=name)) for name in "abcd"]
     assert await doors.offer(*batch, within_s=50.0) == ("c", "d")
-    assert doors.memory.incidents[next(iter(doors.memory.incidents))]["version"] == 3
+    assert {row["metadata"]["dedupKey"] for row in doors.memory.incidents.values()} == {"a", "b"}
 
 
-# --- whose word counts --------------------------------------------------------------------------------------------------
+async def test_what_does_not_fit_into_one_transaction_before_the_deadline_comes_again() -> None:
+    doors = Doors()
 
-REDRIVE = "AROAREDRIVE"
-KNOWN = registry(
-    entry("detectors", DETECTOR.principal, ALARMS.principal),
-    entry("operators", OPERATOR.principal, kinds="HUMAN", operations=["declare", "change-state"], sessionIsPerson=True),
-    entry("redrive", "$redriveRole", operations=["redrive"], speaksForSenders=True),
-    redriveRole=REDRIVE,
-)
+    def slow(call: str, what: Any) -> None:
+        doors.clock.seconds += 30.0
 
-
-def original(**fields: Any) -> Message:
-    """A detector's message without a key of its own: its receipt's key is the message's id."""
-    return message("original", about("light"), **({"sender_id": "AROADETECTOR:monitor-7"} | fields))
-
-
-async def redriven(doors: Doors, by: str) -> Message:
-    """Return the message as it comes again from the rejected queue, sent by `by`, with a new id and a later time."""
-    doors.rejected.messages.clear()
-    await doors.offer(replace(original(), body="not json"))
-    told = doors.rejected.messages[0].explanation
-    later = START + timedelta(hours=3)
-    return message("redriven", about("light"), sender_id=by, sent_at=later, attributes=explanation_attribute(told))
+    doors.store.fails = slow
+    batch = [message(str(number), about("light")) for number in range(3 * TOGETHER_MAX)]
+    later = tuple(str(number) for number in range(2 * TOGETHER_MAX, 3 * TOGETHER_MAX))
+    assert await doors.offer(*batch, within_s=50.0) == later
+    assert len(doors.memory.receipts) == 2 * TOGETHER_MAX
+    doors.store.fails = lambda call, what: None
+    assert await doors.offer(*batch) == ()
+    (row,) = doors.memory.incidents.values()
+    assert row["metadata"]["promotion"]["detections"] == 3 * TOGETHER_MAX, "each counted once"
 
 
-async def test_a_redriven_message_keeps_its_first_senders_authority_time_and_receipt() -> None:
-    doors = Doors(registry=KNOWN)
-    assert await doors.offer(await redriven(doors, f"{REDRIVE}:redrive-1")) == ()
-    row = doors.memory.incidents[incident_id("light", "checkout-5xx", 1)]
-    created = doors.memory.feed[0]
-    assert created["actor"]["principal"] == "AROADETECTOR"
-    assert created["actor"]["actorId"] == "monitor-7"
-    assert created["metadata"]["observation"]["observedAt"] == "2026-03-01T03:00:00.000000Z"
-    assert row["metadata"]["promotion"]["newestObservedAt"] == "2026-03-01T03:00:00.000000Z"
-    assert set(doors.memory.receipts) == {receipt_id("AROADETECTOR", "message", "original")}
-
-
-async def test_a_message_that_was_applied_and_is_redriven_changes_nothing() -> None:
-    doors = Doors(registry=KNOWN)
-    await doors.offer(original())
-    history = len(doors.memory.feed)
-    assert await doors.offer(await redriven(doors, f"{REDRIVE}:redrive-1")) == ()
-    assert len(doors.memory.feed) == history
-
-
-async def test_a_claim_to_be_redriven_is_believed_from_nobody_else() -> None:
-    doors = Doors(registry=KNOWN)
-    liar = await redriven(doors, "AROADETECTOR:monitor-9")
-    told = dict(doors.rejected.messages[0].explanation) | {"originalSenderId": "AROAOPERATOR:dana@example.com"}
-    assert await doors.offer(replace(liar, attributes=explanation_attribute(told))) == ()
-    assert doors.memory.feed[0]["actor"]["principal"] == "AROADETECTOR"
-    assert doors.memory.feed[0]["actor"]["actorId"] == "monitor-9"
-    assert set(doors.memory.receipts) == {receipt_id("AROADETECTOR", "message", "redriven")}
-
-
-async def test_the_redrive_role_has_no_authority_of_its_own() -> None:
-    doors = Doors(registry=KNOWN)
-    assert await doors.offer(original(sender_id=f"{REDRIVE}:redrive-1")) == ()
-    assert doors.rejected.codes() == ["operation-not-granted"]
-    assert doors.memory.feed == []
-
-
-async def test_a_redriven_command_is_still_its_persons() -> None:
-    doors = Doors(registry=KNOWN)
-    person = command_message("original", declare_body(), sender_id="AROAOPERATOR:dana@example.com")
-    received = Received(OPERATOR, "original", START)
-    doors.rejected.messages.clear()
-    await doors.order(replace(person, body="not json"))
-    told = doors.rejected.messages[0].explanation
-    again = replace(person, message_id="redriven", sender_id=f"{REDRIVE}:x", attributes=explanation_attribute(told))
-    assert await doors.order(again) == ()
-    assert doors.memory.feed[0]["actor"] == {
-        "authorityType": "HUMAN",
-        "principal": received.sender.principal,
-        "actorId": "dana@example.com",
-    }
-
-
-async def test_a_redriven_message_that_is_refused_again_still_names_its_first_sender() -> None:
-    doors = Doors(registry=KNOWN)
-    first = replace(original(), body="not json", attributes={"trace": {"dataType": "String", "stringValue": "t-1"}})
-    await doors.offer(first)
-    told = doors.rejected.messages.pop().explanation
-    again = replace(first, message_id="m2", sender_id=f"{REDRIVE}:x", attributes=explanation_attribute(told))
-    assert await doors.offer(again) == ()
-    said = doors.rejected.messages[0].explanation
-    assert (said["originalSenderId"], said["originalMessageId"]) == ("AROADETECTOR:monitor-7", "original")
-    assert said["originalSentAt"] == "2026-03-01T03:00:00.000000Z"
-
-
-async def test_on_the_alarms_queue_the_queue_is_the_sender() -> None:
-    doors = Doors(registry=KNOWN)
-    alarm = message("a", alarm_body(), sender_id="AIDAOFEVENTBRIDGE", source="alarms")
-    assert await doors.offer(alarm) == ()
-    assert doors.memory.feed[0]["actor"]["principal"] == "queue:alarms"
-    assert await doors.offer(replace(alarm, message_id="b", source="candidates")) == ()
-    assert doors.rejected.codes() == ["principal-unknown"], "on the candidates queue the same shape is its signer's"
-
-
-async def test_an_explanation_on_the_alarms_queue_is_not_believed() -> None:
-    doors = Doors(registry=KNOWN)
-    told = explanation(original(), Received(OPERATOR, "m", START), Refusal(Code.MALFORMED_JSON, "why"))
-    alarm = message("a", alarm_body(), sender_id=REDRIVE, source="alarms", attributes=explanation_attribute(told))
-    assert await doors.offer(alarm) == ()
-    assert doors.memory.feed[0]["actor"]["principal"] == "queue:alarms"
+# --- refusals found late ------------------------------------------------------------------------------------------------
 
 
 async def test_a_refusal_that_is_found_only_while_deciding_is_a_refusal_all_the_same() -> None:
-    late = Refusal(Code.INVALID_FIELD, "It can't be stored.", "metadata")
-    doors = Doors(failing_on("late", Rejected(late)))
+    doors = Doors(failing_on("late", Rejected(LATE)))
     answer = await doors.offer(message("a", about("late")), message("b", about("neighbour")))
     assert answer == ()
-    assert [kept.explanation["code"] for kept in doors.rejected.messages] == ["invalid-field"]
+    assert doors.rejected.codes() == ["invalid-field"]
     assert doors.services == {"neighbour"}
+
+
+async def test_a_refusal_that_is_found_only_while_deciding_is_not_that_of_a_neighbour_of_its_key() -> None:
+    doors = Doors(failing_with("b", Rejected(LATE)))
+    assert await doors.offer(*[message(name, about("late")) for name in "abc"]) == ()
+    assert [kept.explanation["originalMessageId"] for kept in doors.rejected.messages] == ["b"]
+    assert set(doors.memory.receipts) == {receipt_id(SENDER, "message", name) for name in "ac"}
+
+
+async def test_a_command_that_is_refused_only_while_deciding_lets_its_group_go_on() -> None:
+    doors = Doors(failing_on("late", Rejected(LATE)))
+    batch = [command_message(name, declare_body(service=name, authority="HUMAN"), "one") for name in ("late", "day")]
+    assert await doors.order(*batch) == ()
+    assert doors.rejected.codes() == ["invalid-field"]
+    assert doors.services == {"day"}

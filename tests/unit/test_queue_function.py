@@ -57,6 +57,7 @@ class Host:
             source_of={ALARMS_ARN: "alarms"},
             default_source="candidates",
             registry=doors.registry,
+            controls=doors.controls,
             clock=doors.clock,
             telemetry=self.telemetry,
         )
@@ -144,7 +145,7 @@ def test_time_is_kept_for_what_was_begun(host: Host, remaining_ms: int, budget_s
 
     store: Any = host.doors.store
     store.fails = slow
-    batch = event(*[candidate_body(dedupKey="same", idempotencyKey=f"k{n}") for n in range(4)])
+    batch = event(*[candidate_body(dedupKey=f"key-{n}") for n in range(4)])
     answer = host.function(batch, Context(remaining_ms=remaining_ms))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m2"}, {"itemIdentifier": "m3"}]}
 

@@ -14,7 +14,7 @@ from pipeline.domain.canonical import Document, format_time
 from pipeline.domain.errors import Code, Refusal, Rejected
 from pipeline.runtime import shipped
 from pipeline.services.ports import Message, RejectedMessage
-from pipeline.services.rejection import ascii_text, explanation, origin, rejection
+from pipeline.services.rejection import PROVEN, ascii_text, explanation, origin, rejection
 from pipeline.stores.queues import SqsRejectedQueue
 from tests.bad_input_cases import TEN_ATTRIBUTES
 from tests.simulation.world import START
@@ -149,9 +149,26 @@ def test_an_origin_comes_back_from_its_explanation(sender_id: str) -> None:
     assert origin(redriven(explained(first)), REGISTRY) == origin(first, REGISTRY)
 
 
-def test_a_redriven_alarm_keeps_the_queue_as_its_sender() -> None:
-    first = message("m-1", "{}", sender_id="AIDAOFEVENTBRIDGE", source="alarms")
-    assert origin(redriven(explained(first)), REGISTRY) == Received(Sender("queue:alarms"), "m-1", START)
+@pytest.mark.parametrize("queue", PROVEN)
+def test_a_message_redriven_from_a_queue_that_proves_its_sender_keeps_that_sender(queue: str) -> None:
+    first = message("m-1", "{}", sender_id="AIDAOFASERVICE", source=queue)
+    assert origin(redriven(explained(first)), REGISTRY) == Received(Sender(f"queue:{queue}"), "m-1", START)
+
+
+@pytest.mark.parametrize("queue", PROVEN)
+@pytest.mark.parametrize("by", ["AROAREDRIVE:session", "AIDAOFASERVICE", ""])
+def test_what_a_message_there_says_of_its_sender_is_not_believed(queue: str, by: str) -> None:
+    """SNS hands a publisher's attributes on as the message's own: anybody who may publish can write one named opx."""
+    told = explained(message("m-1", "{}", sender_id="AROAOPERATOR:dana"))
+    lie = message("m-2", "{}", sender_id=by, source=queue, attributes=explanation_attribute(told))
+    assert origin(lie, REGISTRY) == Received(Sender(f"queue:{queue}"), "m-2", START)
+
+
+@pytest.mark.parametrize("queue", PROVEN)
+def test_the_shipped_registry_lets_a_queue_that_proves_its_sender_report_and_nothing_else(queue: str) -> None:
+    entries = REGISTRY.of(Sender(f"queue:{queue}"))
+    assert [entry.operations for entry in entries] == [("candidate",)]
+    assert not REGISTRY.believes(Sender(f"queue:{queue}"))
 
 
 def test_a_message_redriven_twice_is_still_its_first_senders() -> None:

@@ -62,7 +62,7 @@ def test_the_limit_counts_the_message_and_not_its_line_end(size: int, fits: bool
 
 def test_the_limit_is_the_queues_own() -> None:
     template = (PROJECT_ROOT / "template.yaml").read_text("utf-8")
-    assert template.count(f"MaximumMessageSize: {MESSAGE_BYTES_MAX}\n") == 3
+    assert template.count(f"MaximumMessageSize: {MESSAGE_BYTES_MAX}\n") == 4
 
 
 @given(st.lists(st.one_of(st.integers(1, MESSAGE_BYTES_MAX), st.none()), max_size=60))
@@ -97,6 +97,26 @@ def test_candidates_are_grouped_by_service_and_need_no_group() -> None:
     assert sent_as("not JSON", Queue.CANDIDATES).group is None
     assert sent_as({"service": 5}, Queue.CANDIDATES).group is None
     assert sent_as({"detail-type": "x", "detail": {"alarmName": "cpu"}}, Queue.ALARMS).group == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("description", "group"),
+    [
+        ('{"service": "ledger", "severity": "SEV2"}', "ledger"),
+        ("words", "cpu"),
+        ('{"severity": "SEV2"}', "cpu"),
+        (None, "cpu"),
+    ],
+)
+def test_an_alarm_is_grouped_by_the_service_it_is_mapped_to(description: object, group: str) -> None:
+    detail = {"alarmName": "cpu", "configuration": {"description": description}}
+    for queue in (Queue.ALARMS, Queue.CANDIDATES):
+        assert sent_as({"detail-type": "x", "detail": detail}, queue).group == group
+
+
+@pytest.mark.parametrize(("labels", "group"), [({"service": "ledger"}, "ledger"), ({}, None), ([], None), (None, None)])
+def test_an_alertmanager_notification_is_grouped_by_the_service_its_alerts_share(labels: object, group: str | None) -> None:
+    assert sent_as({"version": "4", "groupKey": "{}:{}", "commonLabels": labels}, Queue.ALERTMANAGER).group == group
     assert sent_as({"service": "checkout"}, Queue.CANDIDATES).deduplication is None
 
 

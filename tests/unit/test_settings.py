@@ -9,9 +9,20 @@ import yaml
 from pipeline.runtime.settings import CandidatesSettings, CommandsSettings, FanoutSettings
 
 TEMPLATE = Path(__file__).parents[2] / "template.yaml"
-TABLES = ("OPX_STAGE", "OPX_INCIDENTS_TABLE", "OPX_EVENTS_TABLE", "OPX_IDEMPOTENCY_TABLE", "OPX_REJECTED_QUEUE_URL")
+TABLES = (
+    "OPX_STAGE",
+    "OPX_INCIDENTS_TABLE",
+    "OPX_EVENTS_TABLE",
+    "OPX_IDEMPOTENCY_TABLE",
+    "OPX_REJECTED_QUEUE_URL",
+    "OPX_CONTROLS_PARAMETER",
+)
 NEEDED: dict[Any, tuple[str, ...]] = {
-    CandidatesSettings: (*TABLES, "OPX_CANDIDATES_QUEUE_URL", "OPX_ALARMS_QUEUE_URL", "OPX_ALARMS_QUEUE_ARN"),
+    CandidatesSettings: (
+        *TABLES,
+        *(f"OPX_{queue}_QUEUE_URL" for queue in ("CANDIDATES", "ALARMS", "ALERTMANAGER")),
+        *(f"OPX_{queue}_QUEUE_ARN" for queue in ("ALARMS", "ALERTMANAGER")),
+    ),
     CommandsSettings: (*TABLES, "OPX_COMMANDS_QUEUE_URL"),
     FanoutSettings: ("OPX_STAGE", "OPX_BUS_NAME", "OPX_FANOUT_FAILURES_QUEUE_URL"),
 }

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from pipeline.domain.authority import AuthorityContext, Claim, Registry, Sender, authorize
-from pipeline.domain.candidates import OPERATION, AlarmMapping
+from pipeline.domain.candidates import OPERATION
+from pipeline.domain.cloudwatch import AlarmMapping
 from pipeline.domain.commands import COMMAND_TYPES
-from pipeline.domain.errors import Code, Refusal, Rejected
+from pipeline.domain.errors import Code, Refusal
 from pipeline.domain.promotion import DECLARED_POLICY, DEFAULT_POLICY
 from pipeline.domain.transitions import AuthorityType
 from pipeline.runtime import shipped
+from pipeline.runtime.overlay import ConfigError
 
 TEMPLATE = Path(__file__).parents[2] / "template.yaml"
 STAGES = ("local", "dev", "prod")
@@ -53,7 +55,7 @@ def test_a_deployed_stage_refuses_the_local_engines_account(stage: str, operatio
 @pytest.mark.parametrize("stage", DEPLOYED)
 def test_a_deployed_stage_knows_nobody_but_the_stacks_own(stage: str) -> None:
     principals = {name for entry in shipped.registry(stage, "AROAREDRIVE").entries for name in entry.principals}
-    assert principals == {"queue:alarms", "AROAREDRIVE"}
+    assert principals == {"queue:alarms", "queue:alertmanager", "AROAREDRIVE"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -96,13 +98,13 @@ def test_alarm_mappings_are_read_and_checked(tmp_path: Path, monkeypatch: pytest
     changed_files(tmp_path, monkeypatch, "rules", "alarm-mappings.json", {"mappings": [good]})
     assert shipped.alarm_mappings() == (AlarmMapping(alarm_name="payments-*", service="payments", severity="SEV2"),)  # type: ignore[arg-type]
     (tmp_path / "rules" / "alarm-mappings.json").write_text(json.dumps({"mappings": [good | {"severity": "SEV9"}]}))
-    with pytest.raises(Rejected, match="severity"):
+    with pytest.raises(ConfigError, match=r"rules/alarm-mappings.json: mappings.0.severity: "):
         shipped.alarm_mappings()
 
 
 def test_a_registry_that_cannot_be_read_stops_the_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changed_files(tmp_path, monkeypatch, "policies", "authority.json", {"version": 2, "entries": []})
-    with pytest.raises(Rejected, match="version"):
+    with pytest.raises(ConfigError, match=r"policies/authority.json: version: "):
         shipped.registry("prod")
 
 

@@ -92,7 +92,8 @@ async def test_every_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
 
 async def test_a_line_of_an_applied_message_says_who_moved_what_from_where_to_where(capsys: Any) -> None:
     watched = Watched(capsys)
-    await watched.doors.offer(message("a", candidate_body()), message("b", candidate_body()))
+    for name in "ab":
+        await watched.doors.offer(message(name, candidate_body()))
     identity = incident_id("checkout", "checkout-5xx", 1)
     body = command_body("change-state", identity, newState="MITIGATING", authority="HUMAN")
     await watched.doors.order(command_message("c", body))
@@ -108,6 +109,27 @@ async def test_a_line_of_an_applied_message_says_who_moved_what_from_where_to_wh
         ("OPEN", "MITIGATING"),
     ]
     assert (written.metric("Applied"), written.metric("IncidentsCreated"), written.metric("Transitions")) == (3, 1, 2)
+
+
+async def test_what_is_decided_together_is_told_once_beside_a_line_for_each_message(capsys: Any) -> None:
+    watched = Watched(capsys)
+    await watched.doors.offer(*[message(name, candidate_body()) for name in "abc"])
+    written = watched.written()
+    lines = written.of("message")
+    assert sorted(line["answer"] for line in lines) == ["created", "joined", "joined"]
+    assert {(line["from"], line["to"], line["version"]) for line in lines} == {("PENDING", "OPEN", 3)}
+    (moved,) = written.of("transition")
+    assert (moved["from"], moved["to"], moved["answer"]) == ("PENDING", "OPEN", "created")
+    assert (written.metric("Applied"), written.metric("IncidentsCreated"), written.metric("Transitions")) == (3, 1, 1)
+    assert len([value for line in written.emf for value in line.get("TransitionLatency", ())]) == 1
+
+
+async def test_conflicts_of_what_is_decided_together_are_counted_once(capsys: pytest.CaptureFixture[str]) -> None:
+    conflicts = iter([Conflict("another transaction was in the way")] * 2)
+    store = CountedStore(lambda call, about: next(conflicts, None) if call == "commit" else None)
+    watched = Watched(capsys, store=store)
+    assert await watched.doors.offer(*[message(name, candidate_body()) for name in "abc"]) == ()
+    assert watched.written().metric("Conflicts") == 2
 
 
 async def test_an_incident_that_waits_for_the_gate_has_not_moved(capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,7 +282,7 @@ KNOWN = registry(
         "000000000000",
         kinds="HUMAN",
         operations=["declare", "change-state", "add-note", "attach-evidence", "dismiss"],
-        assertsForOthers=True,
+        principalIsPerson=True,
     ),
 )
 EVIDENCE = [{"kind": "log", "ref": f"{MARK}-ref", "note": f"{MARK}-note"}]

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from pipeline.domain.commands import ChangeState
-from pipeline.domain.decisions import Accepted, decide_command
+from pipeline.domain.decisions import Accepted, Gate, decide_command
 from pipeline.domain.errors import Code, Refusal
 from pipeline.domain.transitions import (
     HOLDS_KEY,
@@ -69,7 +69,7 @@ def test_a_refusal_says_the_state_and_what_is_allowed(source: State) -> None:
 
 def _change(source: State, target: State, kind: AuthorityType) -> object:
     command = ChangeState(incident_id=INCIDENT_ID, new_state=target, reason="because")
-    return decide_command(command, incident_in(source), ACTORS[kind], POLICIES)
+    return decide_command(command, incident_in(source), ACTORS[kind], Gate(POLICIES))
 
 
 @pytest.mark.parametrize("state", [State.CANCELLED, State.ARCHIVED])

@@ -1,0 +1,232 @@
+"""What template.yaml promises about where messages come from, one check a promise (see test_template for how they run).
+
+The queues that are themselves the proof of their sender, what fills them, and which alarms are taken.
+"""
+
+import fnmatch
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.house.template import GONE, PSEUDO, STAGES, Change, Parts, Promises, grants, of_type, queue_statements
+
+PROMISES = Promises()
+DLQS = ("CandidatesDlq", "AlarmsDlq", "AlertmanagerDlq", "CommandsDlq")
+# Queues that an AWS service fills (and their dead-letter queues, with what it could not deliver): which, and for what.
+FILLED_BY = {
+    "Alarms": ("events.amazonaws.com", "AlarmsRule.Arn"),
+    "Alertmanager": ("sns.amazonaws.com", "AlertmanagerTopic"),
+}
+# Who alone may put a message where its lying there is believed.
+SENDERS: dict[str, Parts] = {
+    **{f"{name}Queue": {"ArnNotEquals": {"aws:SourceArn": source}} for name, (_, source) in FILLED_BY.items()},
+    "RejectedQueue": {"ArnNotEquals": {"aws:PrincipalArn": ["CandidatesRole.Arn", "CommandsRole.Arn"]}},
+    # SQS moves dead messages by itself; EventBridge and SNS, allowed by name, are AWS services. Nobody else sends there.
+    **{dlq: {"Bool": {"aws:PrincipalIsAWSService": "false"}} for dlq in DLQS},
+}
+
+
+@PROMISES.promise(
+    ("AlarmsQueuePolicy/Properties/PolicyDocument/Statement/2", GONE),
+    ("AlarmsQueuePolicy/Properties/PolicyDocument/Statement/2/Condition/ArnNotEquals/aws:SourceArn", "*"),
+    ("AlertmanagerQueuePolicy/Properties/PolicyDocument/Statement/2", GONE),
+    (
+        "AlertmanagerQueuePolicy/Properties/PolicyDocument/Statement/2/Condition/ArnNotEquals/aws:SourceArn",
+        {"Fn::GetAtt": "AlarmsRule.Arn"},
+    ),
+    ("AlertmanagerDlqPolicy/Properties/PolicyDocument/Statement/2", GONE),
+    ("RejectedQueuePolicy/Properties/PolicyDocument/Statement/1", GONE),
+    (
+        "RejectedQueuePolicy/Properties/PolicyDocument/Statement/1/Condition/ArnNotEquals/aws:PrincipalArn",
+        [{"Fn::GetAtt": "CandidatesRole.Arn"}, {"Fn::GetAtt": "RedriveRole.Arn"}],
+    ),
+    ("CandidatesDlqPolicy/Properties/PolicyDocument/Statement/1", GONE),
+    ("AlarmsDlqPolicy/Properties/PolicyDocument/Statement/2/Effect", "Allow"),
+    ("CommandsDlqPolicy/Properties/PolicyDocument/Statement/1/Condition/Bool/aws:PrincipalIsAWSService", "true"),
+    ("RedriveRole/Properties/Policies/0/PolicyDocument/Statement/0/Resource/0", {"Fn::GetAtt": "FanoutFailuresQueue.Arn"}),
+)
+def where_a_message_is_believed_nobody_else_may_send(parts: Parts) -> Iterator[str]:
+    for queue, others in SENDERS.items():
+        if not any(
+            (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sqs:SendMessage")
+            and statement["Condition"] == others
+            for statement in queue_statements(parts, queue)
+        ):
+            yield queue
+    redriven = {queue for action, queue in grants(parts, "RedriveRole") if action == "sqs:ReceiveMessage"}
+    yield from sorted(redriven - SENDERS.keys())
+
+
+@PROMISES.promise(
+    ("AlarmsQueuePolicy/Properties/PolicyDocument/Statement/1", GONE),
+    ("AlarmsDlqPolicy/Properties/PolicyDocument/Statement/1/Condition", {}),
+    ("AlarmsRule/Properties/Targets/0/DeadLetterConfig", GONE),
+    ("AlarmsRule/Properties/Targets/0/RetryPolicy", GONE),
+)
+def every_rule_may_reach_its_target_and_its_dlq(parts: Parts) -> Iterator[str]:
+    for name, rule in of_type(parts, "AWS::Events::Rule"):
+        for target in rule["Targets"]:
+            ends = [target["Arn"], target.get("DeadLetterConfig", {}).get("Arn", "none.Arn")]
+            for queue in (end.removesuffix(".Arn") for end in ends):
+                if "RetryPolicy" not in target or not any(
+                    statement["Effect"] == "Allow"
+                    and statement["Principal"] == {"Service": "events.amazonaws.com"}
+                    and statement["Action"] == "sqs:SendMessage"
+                    and statement["Condition"] == {"ArnEquals": {"aws:SourceArn": f"{name}.Arn"}}
+                    for statement in queue_statements(parts, queue)
+                ):
+                    yield f"{name} to {queue}"
+
+
+@PROMISES.promise(
+    ("AlarmsDlqPolicy/Properties/PolicyDocument/Statement/1/Principal", {"Service": "sns.amazonaws.com"}),
+    ("AlertmanagerQueuePolicy/Properties/PolicyDocument/Statement/1", GONE),
+    ("AlertmanagerQueuePolicy/Properties/PolicyDocument/Statement/1/Condition", GONE),
+    ("AlertmanagerQueuePolicy/Properties/PolicyDocument/Statement/1/Principal", "*"),
+    ("AlertmanagerDlqPolicy/Properties/PolicyDocument/Statement/1/Condition/ArnEquals/aws:SourceArn", "*"),
+    ("CommandsDlqPolicy/Properties/PolicyDocument/Statement/0/Effect", "Allow"),
+    (
+        "CandidatesDlqPolicy/Properties/PolicyDocument/Statement/1",
+        {
+            "Sid": "Sqs",
+            "Effect": "Allow",
+            "Principal": {"Service": "sqs.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": {"Fn::GetAtt": "CandidatesDlq.Arn"},
+        },
+    ),
+)
+def a_queue_allows_nobody_but_the_service_that_fills_it(parts: Parts) -> Iterator[str]:
+    for _, policy in of_type(parts, "AWS::SQS::QueuePolicy"):
+        (queue,) = policy["Queues"]
+        filler = FILLED_BY.get(queue.removesuffix("Queue").removesuffix("Dlq"))
+        expected = [] if filler is None else [({"Service": filler[0]}, {"ArnEquals": {"aws:SourceArn": filler[1]}})]
+        allowed = [one for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Allow"]
+        found = [(one["Principal"], one.get("Condition")) for one in allowed]
+        if found != expected or any(one["Action"] != "sqs:SendMessage" for one in allowed):
+            yield f"{queue}: {[one['Sid'] for one in allowed]}"
+
+
+@PROMISES.promise(
+    ("AlertmanagerTopicPolicy", GONE),
+    ("AlertmanagerTopicPolicy/Properties/Topics", []),
+    ("AlertmanagerTopicPolicy/Properties/PolicyDocument/Statement/0", GONE),
+    ("AlertmanagerTopicPolicy/Properties/PolicyDocument/Statement/0/Condition/Bool/aws:SecureTransport", "true"),
+    ("AlertmanagerTopicPolicy/Properties/PolicyDocument/Statement/1", GONE),
+    ("AlertmanagerTopicPolicy/Properties/PolicyDocument/Statement/1/Effect", "Allow"),
+    (
+        "AlertmanagerTopicPolicy/Properties/PolicyDocument/Statement/1/Condition",
+        {"StringNotEqualsIfExists": {"aws:PrincipalAccount": {"Ref": "AWS::AccountId"}}},
+    ),
+)
+def a_topic_takes_tls_from_principals_of_the_account_and_grants_nobody_anything(parts: Parts) -> Iterator[str]:
+    expected = [
+        {"Bool": {"aws:SecureTransport": "false"}},
+        {"StringNotEquals": {"aws:PrincipalAccount": PSEUDO["AWS::AccountId"]}},
+    ]
+    for name, _ in of_type(parts, "AWS::SNS::Topic"):
+        found = [
+            statement["Condition"]
+            for _, policy in of_type(parts, "AWS::SNS::TopicPolicy")
+            if name in policy["Topics"]
+            for statement in policy["PolicyDocument"]["Statement"]
+            if (statement["Effect"], statement["Principal"], statement["Action"], statement["Resource"])
+            == ("Deny", "*", "sns:Publish", name)
+        ]
+        if found != expected:
+            yield name
+    for name, policy in of_type(parts, "AWS::SNS::TopicPolicy"):
+        if any(statement["Effect"] != "Deny" for statement in policy["PolicyDocument"]["Statement"]):
+            yield f"{name}: grants"
+
+
+@PROMISES.promise(
+    ("AlertmanagerTopic/Properties/KmsMasterKeyId", GONE),
+    ("AlertmanagerSubscription", GONE),
+    ("AlertmanagerSubscription/Properties/RawMessageDelivery", GONE),
+    ("AlertmanagerSubscription/Properties/RawMessageDelivery", False),
+    ("AlertmanagerSubscription/Properties/Endpoint", {"Fn::GetAtt": "CandidatesQueue.Arn"}),
+    ("AlertmanagerSubscription/Properties/FilterPolicy", {"severity": ["critical"]}),
+    ("AlertmanagerSubscription/Properties/RedrivePolicy", GONE),
+    ("AlertmanagerSubscription/Properties/RedrivePolicy/deadLetterTargetArn", {"Fn::GetAtt": "AlarmsDlq.Arn"}),
+)
+def notifications_go_as_they_are_from_an_encrypted_topic_to_their_queue_or_its_dlq(parts: Parts) -> Iterator[str]:
+    expected = {
+        "TopicArn": "AlertmanagerTopic",
+        "Protocol": "sqs",
+        "Endpoint": "AlertmanagerQueue.Arn",
+        "RawMessageDelivery": True,
+        "RedrivePolicy": {"deadLetterTargetArn": "AlertmanagerDlq.Arn"},
+    }
+    if [properties for _, properties in of_type(parts, "AWS::SNS::Subscription")] != [expected]:
+        yield "AlertmanagerSubscription"
+    for name, topic in of_type(parts, "AWS::SNS::Topic"):
+        if topic.get("KmsMasterKeyId") != "alias/aws/sns":
+            yield name
+
+
+@PROMISES.promise(
+    ("AlarmsRule/Properties/EventPattern/detail/alarmName", GONE),
+    ("AlarmsRule/Properties/EventPattern/detail/configuration/description/0/wildcard", "*service*"),
+    ("AlarmsRule/Properties/EventPattern/detail/configuration/description/0/wildcard", "*'service'*"),
+    ("AlarmsRule/Properties/EventPattern/source/0", "aws.ec2"),
+    ("AlarmsRule/Properties/EventPattern/detail-type/0", "CloudWatch Alarm Configuration Change"),
+    ("AlarmsRule/Properties/EventPattern/detail/configuration/metrics", [{"exists": True}]),
+)
+def the_alarms_rule_takes_mapped_alarms_and_never_our_own(parts: Parts) -> Iterator[str]:
+    pattern = parts["Resources"]["AlarmsRule"]["Properties"]["EventPattern"]
+    mapping = '{"service": "search", "severity": "SEV3"}'
+    alarms = {
+        ("search-cpu", mapping): True,
+        ("opxtra-cpu", mapping): True,
+        ("opx-dlq-depth", mapping): False,
+        ("search-cpu", "The search service is slow."): False,
+        ("search-cpu", ""): False,
+    }
+    # A composite alarm's event differs in what its configuration holds, and in nothing that the rule asks for.
+    kinds: list[Parts] = [
+        {"metrics": [{"id": "m1"}]},
+        {"alarmRule": "ALARM(a) OR ALARM(b)", "actionsSuppressor": "deployments", "actionsSuppressorWaitPeriod": 120},
+    ]
+    for (alarm, description), expected in alarms.items():
+        for kind in kinds:
+            event = {
+                "source": "aws.cloudwatch",
+                "detail-type": "CloudWatch Alarm State Change",
+                "detail": {"alarmName": alarm, "configuration": kind | {"description": description}},
+            }
+            if matches(pattern, event) is not expected:
+                yield f"{alarm} with {description!r}"
+
+
+def matches(pattern: Any, event: Any) -> bool:
+    """Say whether an event matches, for the operators that the template uses; any other is an error."""
+    if isinstance(pattern, dict):
+        return all(key in event and matches(rest, event[key]) for key, rest in pattern.items())
+    return any(_value_matches(one, event) for one in pattern)
+
+
+def _value_matches(one: Any, value: Any) -> bool:
+    match one:
+        case {"exists": True}:
+            return True  # asked of a key that is there
+        case str():
+            return one == value
+        case {"anything-but": {"prefix": str(prefix)}}:
+            return not value.startswith(prefix)
+        case {"wildcard": str(wildcard)}:
+            return fnmatch.fnmatchcase(value, wildcard)
+        case _:
+            raise ValueError(f"not read here: {one}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", PROMISES.checks)
+def test_promise_is_kept(name: str, stage: str) -> None:
+    assert PROMISES.broken(name, stage) == []
+
+
+@pytest.mark.parametrize(("name", "change"), PROMISES.changes, ids=PROMISES.change_names())
+def test_promise_can_be_broken(name: str, change: Change) -> None:
+    assert any(PROMISES.broken(name, stage, change) for stage in STAGES)
