@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from pipeline.cli.telling import read_event
 from pipeline.cli.terminal import json_line
 from pipeline.cli.verdicts import deciding, doubt, headline, person_may, would_open
 from pipeline.domain.alertmanager import OWN_WORDS
-from pipeline.domain.canonical import parse_document
+from pipeline.domain.canonical import parse_document, parse_time
 from pipeline.domain.explanation import Recorded, recorded
 from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import Outcome, Policies
@@ -182,7 +181,7 @@ async def test_each_of_the_eight_alarms_is_explained_from_the_recording_alone() 
     world = World(rules=rules)
     for line in ALARMS.read_text().splitlines():
         sent = json.loads(line)
-        await world.offer(sent, sent_at=world.clock.now() + timedelta(days=0))
+        await world.offer(sent, sent_at=world.clock.now())
     with opened(str(ALARMS), None, "opx") as lines:
         told = told_by(signals(lines, Mappings((), OWN_WORDS), None), rules)
     assert len(told.subjects) == 8
@@ -194,3 +193,24 @@ async def test_each_of_the_eight_alarms_is_explained_from_the_recording_alone() 
     assert set(below) == {"api-gateway", "checkout", "orders-db", "payments"}
     assert all(line.startswith("no incident: rule flapping v1 counted at most 1 of 3") for line in below.values())
     assert "2014-" in below["payments"]
+
+
+async def test_of_several_windows_below_the_threshold_the_nearest_is_told(tmp_path: Path) -> None:
+    rules = Rules.load([RULE])
+    world = World(rules=rules)
+    seen = ("2026-01-29T00:10:00Z", "2026-01-30T01:00:00Z", "2026-01-30T02:00:00Z", "2026-01-31T02:00:00Z")
+    bodies = [
+        {"type": "detection", "service": "s", "source": "p", "signalType": "x", "severity": "SEV2", "observedAt": at}
+        for at in seen
+    ]
+    file = tmp_path / "m.jsonl"
+    file.write_text("\n".join(map(json.dumps, bodies)))
+    for body in bodies:
+        await world.offer(body, sent_at=parse_time("2026-01-31T03:00:00Z"))
+    with opened(str(file), None, "opx") as lines:
+        (subject,) = told_by(signals(lines, Mappings((), OWN_WORDS), None), rules).subjects.values()
+    counted = await counted_of(world.store, subject, 50)
+    assert counting(counted) == (
+        "no incident: rule flapping v1 counted at most 2 of 3 in a window (best: 2026-01-30 00:00 to 2026-01-30 06:00 UTC)"
+    )
+    assert (await counted_of(world.store, subject, 1)).left_out == 2
