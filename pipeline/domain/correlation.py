@@ -8,12 +8,14 @@ or a minimum, so order leaves no trace. The rules themselves are next door, in `
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import accumulate
 from string import Formatter
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 
 from pipeline.domain.base import (
+    EVENT_BYTES_MAX,
     Count,
     Digest,
     Line,
@@ -37,6 +39,8 @@ from pipeline.domain.transitions import Severity
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _GROUP_VALUE_MAX: Final = 256
 _KEY_BYTES_MAX: Final = 512
+# Half an event, so that the longest words beside it fit too.
+EVIDENCE_BYTES_MAX: Final = EVENT_BYTES_MAX // 2
 
 
 class Kept(Model):
@@ -237,7 +241,7 @@ def first_candidate(span: Span, window: Window) -> Candidate:
         age_s=window.age_s or None,
         maintenance=window.maintenance if window.held == window.detections else None,
     )
-    return _candidate(span, window, window.severity, observation, window.kept)
+    return _candidate(span, window, window.severity, observation, _fitting(window.kept))
 
 
 def later_candidate(span: Span, window: Window, detections: tuple[Detection, ...]) -> Candidate:
@@ -257,6 +261,12 @@ def later_candidate(span: Span, window: Window, detections: tuple[Detection, ...
     )
     kept = tuple(sorted(map(_kept, detections), key=lambda item: item.rank))
     return _candidate(span, window, tally.severity, observation, kept)
+
+
+def _fitting(kept: tuple[Kept, ...]) -> tuple[Kept, ...]:
+    """Return as many, the most severe first, as go into one event whatever their names: the window keeps them all."""
+    sizes = accumulate(len(canonical_bytes(_evidence(item).to_document())) for item in kept)
+    return tuple(item for item, size in zip(kept, sizes, strict=True) if size <= EVIDENCE_BYTES_MAX)
 
 
 def _counting(detections: int, held: int) -> int:
