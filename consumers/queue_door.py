@@ -7,7 +7,8 @@ must come again becomes visible after longer and longer delays. What becomes of 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from consumers.settlement import Case, Service, Settlement
+from consumers.settlement import Settlement
+from consumers.work import Case, Service
 from pipeline.domain.authority import Registry
 from pipeline.domain.errors import OpxError
 from pipeline.runtime.telemetry import Report

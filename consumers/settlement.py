@@ -4,40 +4,17 @@ What batches and lanes make of it is next door, in `queue_door`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
+from consumers.work import Case, Service
 from pipeline.domain.authority import Registry, sender_from_id
 from pipeline.domain.candidates import Received
-from pipeline.domain.errors import Refusal, Rejected
+from pipeline.domain.errors import Refusal, Rejected, Unavailable
 from pipeline.runtime.telemetry import Report
 from pipeline.services.decision import Answered, Outcome, Refused, Replayed, View
 from pipeline.services.ports import Clock, Message, RejectedQueue
 from pipeline.services.rejection import origin, rejection
-
-
-class Work(Protocol):
-    """A readable message."""
-
-    @property
-    def operation(self) -> str: ...
-
-
-class Service(Protocol):
-    """What a door hands its messages to: `IntakeService`, `ControllerService`."""
-
-    def read(self, body: str, received: Received) -> Any: ...
-
-    async def take_all(self, works: Sequence[Any], view: View, deadline: float) -> Sequence[Sequence[Answered]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A message with who really sent it, and what it says or why it can't be read."""
-
-    message: Message
-    received: Received
-    work: Work | Rejected | Exception
 
 
 class Settlement:
@@ -72,17 +49,37 @@ class Settlement:
         """Settle messages together; return per message None where it may be deleted, else what went wrong."""
         started = self.clock.monotonic()
         works = [case.work for case in cases if not isinstance(case.work, Exception)]
-        try:
-            taken = iter(await self.service.take_all(works, view, deadline))
-        except Exception as error:  # noqa: BLE001 - whatever it is, these messages come again and their neighbours go on
-            taken = iter([(error,)] * len(works))
+        taken = iter(await self._taken(works, view, deadline))
         answers = [_unread(case.work) if isinstance(case.work, Exception) else next(taken) for case in cases]
-        return [await self._done(case, answered, started) for case, answered in zip(cases, answers, strict=True)]
+        failures: list[Exception | None] = []
+        down: Exception | None = None
+        for case, answered in zip(cases, answers, strict=True):
+            if down is None and self.clock.monotonic() >= deadline:
+                down = Unavailable("no time was left in this invocation")
+            failures.append(await self._done(case, answered, started, down))
+            # A rejected queue that is down would take its time for every other message too.
+            down = down or (failures[-1] if isinstance(failures[-1], Unavailable) and _refused_in(answered) else None)
+        return failures
 
-    async def _done(self, case: Case, answers: Sequence[Answered], started: float) -> Exception | None:
-        """Keep what is refused, tell what became of each part, and return what went wrong with the first that failed."""
+    async def _taken(self, works: Sequence[Any], view: View, deadline: float) -> Sequence[Sequence[Answered]]:
+        try:
+            return await self.service.take_all(works, view, deadline)
+        except Exception as error:  # noqa: BLE001 - whatever it is, what brings it out comes again and its neighbours go on
+            if len(works) == 1:
+                return ((error,),)
+            return [answered for work in works for answered in await self._taken([work], view, deadline)]
+
+    async def _done(
+        self, case: Case, answers: Sequence[Answered], started: float, down: Exception | None
+    ) -> Exception | None:
+        """Keep what is refused, tell what became of each part, and return what went wrong with the first that failed.
+
+        `down`: why nothing can be kept now; what is refused comes again.
+        """
         failure = next((answer for answer in answers if isinstance(answer, Exception)), None)
         refusals = [found for answer in answers if not isinstance(answer, Exception) if (found := _refusal_of(answer))]
+        if refusals and failure is None:
+            failure = down
         if refusals and failure is None:
             more = f" And {len(refusals) - 1} more." if len(refusals) > 1 else ""
             first = replace(refusals[0], detail=refusals[0].detail + more)
@@ -103,6 +100,10 @@ class Settlement:
 
 def _unread(error: Exception) -> tuple[Answered, ...]:
     return (Refused(error.refusal) if isinstance(error, Rejected) else error,)
+
+
+def _refused_in(answers: Sequence[Answered]) -> bool:
+    return any(not isinstance(answer, Exception) and _refusal_of(answer) for answer in answers)
 
 
 def _refusal_of(outcome: Outcome) -> Refusal | None:

@@ -7,7 +7,6 @@ digits; names on the wire are camelCase and nothing else is accepted there.
 import re
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
@@ -69,14 +68,24 @@ class Native(Model):
     model_config = ConfigDict(extra="ignore")
 
 
-@lru_cache(maxsize=1024)
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in text.split("*")), re.DOTALL)
-
-
 def covers(pattern: str, text: str) -> bool:
-    """True where `pattern` stands for `text`; `*` is any text, every other character itself."""
-    return _pattern(pattern).fullmatch(text) is not None
+    """True where `pattern` stands for `text`; `*` is any text, every other character itself.
+
+    Looks for the pieces between the stars from left to right, each where it first stands: no text can make it go back.
+    """
+    first, *pieces = pattern.split("*")
+    if not pieces:
+        return pattern == text
+    *between, last = pieces
+    if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for piece in between:
+        found = text.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
 
 
 def read(adapter: TypeAdapter[M], document: Any) -> M:
@@ -114,6 +123,11 @@ def _refusal(error: ErrorDetails, above: int) -> Refusal:
 def cleaned(text: str, length_max: int) -> str:
     """Return a native event's text as one line of ours: its sender can't be asked for another. May be empty."""
     return _CONTROL_RUN.sub(" ", text).strip()[:length_max]
+
+
+def has_control(text: str) -> bool:
+    """True where a text holds a character that no line of ours may hold."""
+    return _CONTROL.search(text) is not None
 
 
 def _one_line(text: str) -> str:

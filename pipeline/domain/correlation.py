@@ -5,6 +5,7 @@ window. A detection counts in its own window however late, early or out of order
 or a minimum, so order leaves no trace. The rules themselves are next door, in `rules`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -26,9 +27,10 @@ from pipeline.domain.base import (
     Time,
     Uuid,
     cleaned,
+    has_control,
 )
 from pipeline.domain.candidates import Candidate, Detection
-from pipeline.domain.canonical import Document, canonical_bytes, digest
+from pipeline.domain.canonical import YEAR_MIN, Document, canonical_bytes, digest
 from pipeline.domain.errors import Code, Refusal
 from pipeline.domain.events import Correlation, Evidence, Observation, ObservationKind
 from pipeline.domain.ids import candidate_id, window_id
@@ -63,9 +65,9 @@ class Kept(Model):
 class Window(Model):
     """What a rule has counted of one group in one span of time. `detections` is exact; `kept` the most severe of them.
 
-    Of all, `held` were seen during maintenance (`maintenance` is one such window): they reach a threshold like the others,
-    but don't count for the gate; `ageS` is the age of the freshest of the others. `version` counts the commits that wrote
-    it. `incidentId` is set with the commit in which the window became a candidate: everything later of it goes there.
+    `held` were seen during maintenance: they are counted apart, reach no threshold and lead to nothing. `ageS` is the age of
+    the freshest. `version` counts the commits that wrote it. `incidentId` is set with the commit in which the threshold was
+    reached: everything later of this window goes there.
     """
 
     rule_id: Slug
@@ -77,12 +79,11 @@ class Window(Model):
     version: Sequence
     detections: Count
     held: Count = 0
-    maintenance: Slug | None = None
     severity: LaxSeverity
     first_observed_at: Time
     newest_observed_at: Time
     newest_source: Line
-    age_s: Count | None = None
+    age_s: Count
     kept: tuple[Kept, ...]
     incident_id: Uuid | None = None
 
@@ -120,7 +121,8 @@ class Span:
         rule = self.pinned.rule
         values = [self.group[name] for name in rule.group_by]
         key = f"{rule.rule_id}:{canonical_bytes(values).decode()}"
-        return key if len(key.encode()) <= _KEY_BYTES_MAX else f"{rule.rule_id}:{digest(values)}"
+        fits = len(key.encode()) <= _KEY_BYTES_MAX and not has_control(key)
+        return key if fits else f"{rule.rule_id}:{digest(values)}"
 
 
 def span_of(pinned: PinnedRule, detection: Detection) -> Span | Refusal:
@@ -134,7 +136,11 @@ def span_of(pinned: PinnedRule, detection: Detection) -> Span | Refusal:
         if isinstance(value, str) and len(value) > _GROUP_VALUE_MAX:
             value = digest(value)
         group[name] = value
-    return Span(pinned, group, window_start(detection.observed_at, pinned.rule.window_s))
+    starts_at = window_start(detection.observed_at, pinned.rule.window_s)
+    if starts_at.year < YEAR_MIN:
+        detail = f"Its window under the rule {pinned.rule.rule_id!r} begins before the year {YEAR_MIN}."
+        return Refusal(Code.INVALID_FIELD, detail, "observedAt")
+    return Span(pinned, group, starts_at)
 
 
 def window_start(observed_at: datetime, window_s: int) -> datetime:
@@ -158,10 +164,15 @@ def _value_of(detection: Detection, name: str) -> Any:
 
 
 def count(span: Span, window: Window | None, detections: tuple[Detection, ...]) -> Window:
-    """Return the window after more detections. `window` None: nothing was counted in it so far."""
-    rule, tally = span.pinned.rule, _tally(detections)
-    kept = sorted([*(window.kept if window else ()), *map(_kept, detections)], key=lambda item: item.rank)[: rule.cap]
-    counted = Window(
+    """Return the window after more detections. `window` None: nothing was counted in it so far.
+
+    What was seen during maintenance is counted apart, in `held`; what a window of nothing else says of severity and times
+    is of those, until the first comes that counts.
+    """
+    rule = span.pinned.rule
+    counting = that_count(detections)
+    tally = _tally(counting or detections)
+    more = Window(
         rule_id=rule.rule_id,
         rule_version=rule.version,
         rule_digest=span.pinned.digest,
@@ -169,33 +180,43 @@ def count(span: Span, window: Window | None, detections: tuple[Detection, ...]) 
         starts_at=span.starts_at,
         ends_at=span.ends_at,
         version=1,
-        detections=len(detections),
-        held=tally.held,
-        maintenance=tally.maintenance,
+        detections=len(counting),
+        held=len(detections) - len(counting),
         severity=tally.severity,
         first_observed_at=tally.first,
         newest_observed_at=tally.newest[0],
         newest_source=tally.newest[1],
         age_s=tally.age_s,
-        kept=tuple(kept),
+        kept=tuple(sorted(map(_kept, counting), key=lambda item: item.rank)[: rule.cap]),
     )
-    return counted if window is None else _added(window, counted)
+    return more if window is None else _added(window, more, rule.cap)
 
 
-def _added(window: Window, more: Window) -> Window:
+def that_count(detections: Iterable[Detection]) -> tuple[Detection, ...]:
+    """Return those that count: not seen during maintenance."""
+    return tuple(item for item in detections if item.maintenance is None)
+
+
+def _added(window: Window, more: Window, cap: int) -> Window:
+    both = {
+        "version": window.version + 1,
+        "detections": window.detections + more.detections,
+        "held": window.held + more.held,
+        "kept": tuple(sorted((*window.kept, *more.kept), key=lambda item: item.rank)[:cap]),
+        "incident_id": window.incident_id,
+    }
+    if bool(window.detections) is not bool(more.detections):
+        # One of the two holds nothing that counts: what the other says stands.
+        return (window if window.detections else more).model_copy(update=both)
     newest = max((window.newest_observed_at, window.newest_source), (more.newest_observed_at, more.newest_source))
     return more.model_copy(
-        update={
-            "version": window.version + 1,
-            "detections": window.detections + more.detections,
-            "held": window.held + more.held,
-            "maintenance": min(filter(None, (window.maintenance, more.maintenance)), default=None),
+        update=both
+        | {
             "severity": min(window.severity, more.severity),
             "first_observed_at": min(window.first_observed_at, more.first_observed_at),
             "newest_observed_at": newest[0],
             "newest_source": newest[1],
-            "age_s": min((age for age in (window.age_s, more.age_s) if age is not None), default=None),
-            "incident_id": window.incident_id,
+            "age_s": min(window.age_s, more.age_s),
         }
     )
 
@@ -204,22 +225,18 @@ def _added(window: Window, more: Window) -> Window:
 class _Tally:
     """What some detections add up to."""
 
-    held: int
-    maintenance: str | None
     severity: Severity
     first: datetime
     newest: tuple[datetime, str]
-    age_s: int | None
+    age_s: int
 
 
 def _tally(detections: tuple[Detection, ...]) -> _Tally:
     return _Tally(
-        held=sum(item.maintenance is not None for item in detections),
-        maintenance=min((item.maintenance for item in detections if item.maintenance is not None), default=None),
         severity=min(item.severity for item in detections),
         first=min(item.observed_at for item in detections),
         newest=max((item.observed_at, item.source) for item in detections),
-        age_s=min((item.age_s for item in detections if item.maintenance is None), default=None),
+        age_s=min(item.age_s for item in detections),
     )
 
 
@@ -236,16 +253,17 @@ def first_candidate(span: Span, window: Window) -> Candidate:
         source=window.newest_source,
         observed_at=window.newest_observed_at,
         confidence=span.pinned.rule.confidence,
-        detections=_counting(window.detections, window.held),
+        detections=window.detections,
         first_observed_at=_unless(window.first_observed_at, window.newest_observed_at),
         age_s=window.age_s or None,
-        maintenance=window.maintenance if window.held == window.detections else None,
     )
     return _candidate(span, window, window.severity, observation, _fitting(window.kept))
 
 
 def later_candidate(span: Span, window: Window, detections: tuple[Detection, ...]) -> Candidate:
-    """Return the candidate of what is counted in a window after it reached its threshold. `window`: with them counted."""
+    """Return the candidate of what is counted in a window after it reached its threshold. `window`: with them counted;
+    `detections`: those of them that count.
+    """
     tally = _tally(detections)
     sources = tuple(sorted({item.source for item in detections} - {tally.newest[1]}))
     observation = Observation(
@@ -253,11 +271,10 @@ def later_candidate(span: Span, window: Window, detections: tuple[Detection, ...
         source=tally.newest[1],
         observed_at=tally.newest[0],
         confidence=span.pinned.rule.confidence,
-        detections=_counting(len(detections), tally.held),
+        detections=len(detections),
         first_observed_at=_unless(tally.first, tally.newest[0]),
         more_sources=sources or None,
         age_s=tally.age_s or None,
-        maintenance=tally.maintenance if tally.held == len(detections) else None,
     )
     kept = tuple(sorted(map(_kept, detections), key=lambda item: item.rank))
     return _candidate(span, window, tally.severity, observation, kept)
@@ -267,11 +284,6 @@ def _fitting(kept: tuple[Kept, ...]) -> tuple[Kept, ...]:
     """Return as many, the most severe first, as go into one event whatever their names: the window keeps them all."""
     sizes = accumulate(len(canonical_bytes(_evidence(item).to_document())) for item in kept)
     return tuple(item for item, size in zip(kept, sizes, strict=True) if size <= EVIDENCE_BYTES_MAX)
-
-
-def _counting(detections: int, held: int) -> int:
-    """Return how many count for the gate; where all were seen during maintenance, how many those were."""
-    return detections - held or detections
 
 
 def recovery_candidate(span: Span, detection: Detection) -> Candidate:

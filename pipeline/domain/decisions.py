@@ -265,6 +265,8 @@ def _dismiss(command: Dismiss, incident: Incident, actor: AuthorityContext, gate
         return policy
     # Nobody is paged by what is cancelled at once: a pause does not keep people from clearing up.
     opened = judged(summary_of(incident), incident.metadata.promotion, actor, gate, policy, requested=True, alone=True)
+    if opened.fact.event_type is not EventType.INCIDENT_OPENED:
+        return _refused(incident, Code.TRANSITION_ILLEGAL, "The policy `dismissed` does not let it be opened and cancelled.")
     step = Step(**summary_of(incident), reason=command.justification)
     return Accepted((opened, Change(IncidentCancelled(metadata=step), actor, State.CANCELLED)))
 

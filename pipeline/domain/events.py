@@ -148,7 +148,7 @@ class Report(Model):
 
 
 class Attachment(Summary):
-    """`policies`: those its candidates came under, where they are not the incident's own; `moreReports`: where several
+    """`policies`: those its candidates came under, where that is not the incident's own alone; `moreReports`: where several
     candidates that said different things were folded into one event.
     """
 

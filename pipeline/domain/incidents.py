@@ -54,7 +54,7 @@ from pipeline.domain.events import (
     SeverityChanged,
 )
 from pipeline.domain.promotion import AuthorityTypes, LaxSeverity, Outcome
-from pipeline.domain.transitions import UNCONTROLLED, AuthorityType, State
+from pipeline.domain.transitions import UNCONTROLLED, AuthorityType, State, transition
 
 # Two references keep a usual row, its predecessor's id included, within the 1 KB that a write unit pays for.
 NEWEST_MAX: Final = 2
@@ -185,10 +185,16 @@ def evolve(incident: Incident | None, event: IncidentEvent) -> Incident:
 def advance(
     incident: Incident | None, incident_id: str, changes: Iterable[Change], now: datetime
 ) -> tuple[tuple[IncidentEvent, ...], Incident]:
-    """Seal `changes` as the incident's next events and fold them; return the events and the incident after them."""
+    """Seal `changes` as the incident's next events and fold them; return the events and the incident after them.
+
+    Raises ValueError for a change of state that is not in the table of transitions: it is not stored, whatever decided it.
+    """
     events: list[IncidentEvent] = []
     for change in changes:
-        event = seal(change, incident_id, _tip(incident), now)
+        tip = _tip(incident)
+        if change.new_state is not tip.state and transition(tip.state, change.new_state) is None:
+            raise ValueError(f"there is no transition {tip.state} to {change.new_state}")
+        event = seal(change, incident_id, tip, now)
         incident = evolve(incident, event)
         events.append(event)
     if incident is None:
@@ -265,27 +271,36 @@ def accumulate(
 ) -> Accumulation:
     """Add one observation: highest confidence, sum of detections, newest time; who reported it, and under which policies.
 
-    Only trouble counts, of what was seen during maintenance only the time, and nothing of what was seen before the key's
-    last incident ended. Adding is commutative: the order in which observations arrive leaves no trace.
+    Only trouble counts; what was seen during maintenance, or before the key's last incident ended, counts for nothing. An
+    incident of nothing that counts takes on what the first does that counts, as if it had begun with it. So adding is
+    commutative: the order in which observations arrive leaves no trace.
     """
     if seen.kind not in REPORTS_TROUBLE or seen.detections == 0:
         return promotion
-    update: dict[str, Any] = {"newest_observed_at": max(promotion.newest_observed_at, seen.observed_at)}
-    counts = seen.maintenance is None
-    if counts:
-        update["confidence"] = max(promotion.confidence, seen.confidence)
-        update["detections"] = promotion.detections + seen.detections
-    if promotion.outcome is not Outcome.PROMOTE:
+    waits = promotion.outcome is not Outcome.PROMOTE
+    if seen.maintenance is not None:
+        if promotion.detections or not waits:
+            return promotion
+        newest = max(promotion.newest_observed_at, seen.observed_at)
+        held = min(filter(None, (promotion.maintenance, seen.maintenance)))
+        return promotion.model_copy(update={"newest_observed_at": newest, "maintenance": held})
+    under = set(policies) or {promotion.policy_id}
+    if promotion.detections == 0 and waits:
+        first, *others = sorted(under)
+        begun = first_accumulation(first, seen, authority_type, promotion.key_ended_at)
+        update: dict[str, Any] = {"outcome": promotion.outcome, "policies": tuple(others[:POLICIES_MAX]) or None}
+        return begun.model_copy(update=update)
+    update = {
+        "newest_observed_at": max(promotion.newest_observed_at, seen.observed_at),
+        "confidence": max(promotion.confidence, seen.confidence),
+        "detections": promotion.detections + seen.detections,
+    }
+    if waits:
         known = set(promotion.authority_types or (AuthorityType.SYSTEM,))
-        under = {*(promotion.policies or ()), *policies} - {promotion.policy_id}
+        further = {*(promotion.policies or ()), *under} - {promotion.policy_id}
         update["authority_types"] = _beyond_system(known | {authority_type})
-        update["policies"] = tuple(sorted(under)[:POLICIES_MAX]) or None
-        if counts:
-            # Of nothing that counts yet there is no age to compare with.
-            ages = (seen.age_s or 0, *([promotion.age_s or 0] if promotion.detections else []))
-            update["age_s"] = min(ages) or None
-        else:
-            update["maintenance"] = min(filter(None, (promotion.maintenance, seen.maintenance)))
+        update["policies"] = tuple(sorted(further)[:POLICIES_MAX]) or None
+        update["age_s"] = min(seen.age_s or 0, promotion.age_s or 0) or None
     return promotion.model_copy(update=update)
 
 

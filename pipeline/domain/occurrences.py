@@ -146,7 +146,8 @@ def _expired(candidate: Candidate, holder: Incident, gate: Gate) -> bool:
 
 def _begin(waiting: Sequence[Reported], predecessor: Incident | None, gate: Gate) -> Ruling:
     """Begin an occurrence with the most severe candidate (of these the earliest); the others join it at once."""
-    first = min((one for one in waiting if _troubles(one)), key=lambda one: (one.candidate.severity, *one.rank))
+    troubled = [one for one in waiting if _troubles(one)]
+    first = _most_severe([one for one in troubled if _counts(one)] or troubled)
     candidate, seen = first.candidate, first.candidate.observation
     policy = _policy_of(candidate, gate)
     occurrence = predecessor.metadata.occurrence + 1 if predecessor else 1
@@ -206,13 +207,18 @@ def _policy_of(candidate: Candidate, gate: Gate) -> PinnedPolicy:
 
 def _join(reported: Sequence[Reported], holder: Incident, gate: Gate) -> Ruling:
     taken, changes = _attached(reported, holder)
-    troubled = [one for one in taken if _troubles(one) and one.candidate.observation.detections > 0]
+    # An incident of nothing that counts waits for the first that does, and becomes as severe as if it had begun with it.
+    empty = holder.state in UNPROMOTED and holder.metadata.promotion.detections == 0
+    counting = [one for one in taken if _counts(one)]
+    held = [one for one in taken if _troubles(one) and one.candidate.observation.detections > 0] if empty else []
+    troubled = counting or held
     if not troubled:
         return Ruling(Accepted(changes), taken)
     steps = list(changes)
-    worst = min(troubled, key=lambda one: (one.candidate.severity, *one.rank))
+    worst = _most_severe(troubled)
     severity = holder.severity
-    if more_severe(worst.candidate.severity, severity):
+    replaces = empty and bool(counting) and worst.candidate.severity is not severity
+    if replaces or more_severe(worst.candidate.severity, severity):
         severity = worst.candidate.severity
         steps.append(shifted(holder, severity, None, worst.actor))
     if holder.state in UNPROMOTED:
@@ -223,6 +229,16 @@ def _join(reported: Sequence[Reported], holder: Incident, gate: Gate) -> Ruling:
         summary = summary_of(holder) | {"severity": severity}
         steps.append(judged(summary, so_far, newest.actor, gate, _policy_of(newest.candidate, gate)))
     return Ruling(Accepted(tuple(steps)), taken)
+
+
+def _counts(one: Reported) -> bool:
+    """True where it moves something: trouble, seen outside of maintenance and after the key's last ending."""
+    seen = one.candidate.observation
+    return _troubles(one) and seen.detections > 0 and seen.maintenance is None
+
+
+def _most_severe(reported: Sequence[Reported]) -> Reported:
+    return min(reported, key=lambda one: (one.candidate.severity, *one.rank))
 
 
 def _counted(so_far: Accumulation, one: Reported) -> Accumulation:
@@ -266,12 +282,12 @@ def _fold(
 
     Taken are as many, in order, as fit: by number, by evidence and size of each event, and by events. The first always is.
     """
-    groups: dict[tuple[AuthorityContext, ObservationKind, str | None], list[Reported]] = {}
+    groups: dict[tuple[AuthorityContext, ObservationKind, str | None, bool], list[Reported]] = {}
     sizes: dict[object, tuple[int, int]] = {}
     taken: list[Reported] = []
     for one in reported[:members_max]:
         window = one.candidate.correlation.candidate_id if one.candidate.correlation else None
-        key = (one.actor, one.candidate.observation.kind, window)
+        key = (one.actor, one.candidate.observation.kind, window, one.candidate.observation.maintenance is not None)
         pieces, size = sizes.get(key, (0, 0))
         pieces, size = pieces + len(one.candidate.evidence), size + _size(one, said)
         full = pieces > EVIDENCE_MAX or size > _FOLDED_BYTES_MAX or (key not in groups and len(groups) == EVENTS_MAX)
@@ -301,7 +317,7 @@ def _evidence_of(group: Sequence[Reported], said: _Said, state: State) -> Change
             reports.append(report)
     evidence: tuple[Evidence, ...] = tuple(item for candidate in candidates for item in candidate.evidence)
     counting = [item for item in candidates if _reports_trouble(item) and item.observation.detections > 0]
-    others = {candidate.policy_id for candidate in counting} - {said.policy_id}
+    under = {candidate.policy_id for candidate in counting}
     attachment = Attachment(
         service=said.service,
         severity=said.severity,
@@ -310,7 +326,7 @@ def _evidence_of(group: Sequence[Reported], said: _Said, state: State) -> Change
         evidence=evidence or None,
         report=reports[0] if reports else None,
         more_reports=tuple(reports[1:]) or None,
-        policies=tuple(sorted(others)) or None,
+        policies=tuple(sorted(under)) if under - {said.policy_id} else None,
         correlation=candidates[-1].correlation,
     )
     return Change(EvidenceAttached(metadata=attachment), group[0].actor, state)
@@ -321,11 +337,10 @@ def _reports_trouble(candidate: Candidate) -> bool:
 
 
 def _folded(seen: Sequence[Observation]) -> Observation:
-    """Add up observations of one kind. What was seen during maintenance adds only its time where others count."""
+    """Add up observations of one kind, all of them seen during maintenance or none. A backlog adds only its time."""
     if len(seen) == 1:
         return seen[0]
-    of_now = [one for one in seen if one.detections > 0] or list(seen)
-    counting = [one for one in of_now if one.maintenance is None] or of_now
+    counting = [one for one in seen if one.detections > 0] or list(seen)
     newest = max(seen, key=lambda one: (one.observed_at, one.source))
     first = min(one.first_observed_at or one.observed_at for one in seen)
     sources = {source for one in seen for source in (one.source, *(one.more_sources or ()))} - {newest.source}

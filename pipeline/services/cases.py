@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.domain.authority import AuthorityContext
 from pipeline.domain.candidates import Candidate, Detection
-from pipeline.domain.correlation import Span, Window, count, first_candidate, later_candidate, reached
+from pipeline.domain.correlation import Span, Window, count, first_candidate, later_candidate, reached, that_count
 from pipeline.domain.decisions import COUNTED, Decision, Gate
 from pipeline.domain.errors import Corrupt, Refusal
 from pipeline.domain.incidents import Incident
@@ -59,10 +59,12 @@ class KeyCase:
     key: tuple[str, str]
     gate: Gate
     reader: Reader
+    # A person's declaration waits for no storm.
+    waits: bool = True
 
     @property
-    def place(self) -> tuple[str, str]:
-        return self.key
+    def place(self) -> tuple[str, str] | None:
+        return self.key if self.waits else None
 
     def is_late(self, incident: Incident) -> bool:
         """True where some of it was seen before an incident's end, and so may be evidence on it."""
@@ -118,10 +120,13 @@ class WindowCase:
         taken = tuple(item for item in pending if self.detections[item.receipt_id][1] == first)[: TOGETHER_MAX - 1]
         seen = tuple(self.detections[request.receipt_id][0] for request in taken)
         counted = count(self.span, self.window, seen)
+        counting = that_count(seen)
+        if not counting:
+            return Ruling(COUNTED, taken, counted)
         if self.window is not None and self.window.incident_id is not None:
             if incident is None:
                 raise Corrupt("a window names an incident that has no row", self.window.incident_id)
-            reported = (Reported(later_candidate(self.span, counted, seen), first, taken[0].receipt_id),)
+            reported = (Reported(later_candidate(self.span, counted, counting), first, taken[0].receipt_id),)
             ruling = attach(reported, incident) if self.evidence_only else join(reported, incident, self.gate)
             return Ruling(ruling.decision, taken, counted)
         if not reached(self.span.pinned.rule, counted):
@@ -130,7 +135,7 @@ class WindowCase:
         over = is_backlog(candidate, incident)
         if over and self.window is not None and reached(self.span.pinned.rule, self.window):
             # What was counted before is evidence already.
-            candidate = later_candidate(self.span, counted, seen)
+            candidate = later_candidate(self.span, counted, counting)
         reported = (Reported(candidate, first, taken[0].receipt_id),)
         return Ruling(decide_candidates(reported, incident, self.gate).decision, taken, counted, fires=not over)
 

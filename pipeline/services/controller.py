@@ -20,6 +20,7 @@ from pipeline.domain.ids import declared_key
 from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import DECLARED_POLICY, Policies
 from pipeline.domain.receipts import Request
+from pipeline.domain.transitions import AuthorityType
 from pipeline.services.cases import CommandCase, KeyCase
 from pipeline.services.decision import Answered, DecisionLoop, Outcome, Refused, View
 from pipeline.services.intake import apply_candidates, check_size, holder_reader
@@ -133,7 +134,8 @@ class ControllerService:
                 kind=ObservationKind.DECLARATION,
                 source=actor.actor_id,
                 observed_at=work.received.sent_at,
-                confidence=Decimal(1),
+                # What a program declares is no surer for it: the policy `declared` takes a person's word alone.
+                confidence=Decimal(actor.authority_type is AuthorityType.HUMAN),
             ),
             evidence=command.evidence,
             links=command.links,
@@ -143,7 +145,7 @@ class ControllerService:
         key = (candidate.service, candidate.dedup_key)
         gate = Gate(self.policies, await self.controls.current())
         reported = {request.receipt_id: (candidate, actor)}
-        case = KeyCase((request,), reported, key, gate, holder_reader(self.loop.store, *key))
+        case = KeyCase((request,), reported, key, gate, holder_reader(self.loop.store, *key), waits=False)
         outcomes: dict[str, Outcome] = {}
         await apply_candidates(self.loop, case, view, deadline, outcomes)
         return outcomes[request.receipt_id]

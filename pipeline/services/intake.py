@@ -119,7 +119,7 @@ class IntakeService:
         answers: list[dict[int, Answered]] = [{} for _ in works]
         lanes: dict[tuple[str, str], list[Placed]] = {}
         for message, work in enumerate(works):
-            await self._place(work, message, gate.controls, lanes, answers[message])
+            await self._place(work, message, gate.controls, deadline, lanes, answers[message])
         async with asyncio.TaskGroup() as side_by_side:
             for lane in lanes.values():
                 side_by_side.create_task(self._lane(lane, gate, view, deadline, answers))
@@ -130,6 +130,7 @@ class IntakeService:
         work: IntakeWork,
         message: int,
         controls: PinnedControls,
+        deadline: float,
         lanes: dict[tuple[str, str], list[Placed]],
         answers: dict[int, Answered],
     ) -> None:
@@ -143,6 +144,7 @@ class IntakeService:
                 answers[number] = Refused(refusal)
                 continue
             try:
+                self.loop.check_time(deadline)
                 answers[number] = await self.loop.refuse_unless_replayed(request, refusal)
             except OpxError as error:
                 answers[number] = error
@@ -169,12 +171,16 @@ class IntakeService:
         if not rules or detection is None:
             detail = "No correlation rule counts detections like this one."
             return [(request, Refusal(Code.RULE_UNKNOWN, detail, "signalType"))]
-        window = controls.maintenance(detection.service, detection.observed_at)
-        seen = replace(detection, maintenance=window.id if window is not None else None)
-        return [self._counted(seen, signal, rule, work, claimed=actor) for rule in rules]
+        return [self._counted(detection, signal, rule, work, controls, actor) for rule in rules]
 
     def _counted(
-        self, detection: Detection, signal: Signal, pinned: PinnedRule, work: IntakeWork, *, claimed: AuthorityContext
+        self,
+        detection: Detection,
+        signal: Signal,
+        pinned: PinnedRule,
+        work: IntakeWork,
+        controls: PinnedControls,
+        claimed: AuthorityContext,
     ) -> Part | tuple[Request | None, Refusal]:
         request = _request(work.sender, signal, pinned)
         span = span_of(pinned, detection)
@@ -182,7 +188,11 @@ class IntakeService:
             return request, span
         if detection.kind not in REPORTS_TROUBLE:
             return Part(request, claimed, candidate=recovery_candidate(span, detection))
-        return Part(request, claimed, detection=detection, span=span)
+        # Of the service it was seen at, or of the one whose incident it would be.
+        at = detection.observed_at
+        window = controls.maintenance(detection.service, at) or controls.maintenance(span.service, at)
+        seen = replace(detection, maintenance=window.id if window is not None else None)
+        return Part(request, claimed, detection=seen, span=span)
 
     # --- one key -----------------------------------------------------------------------------------------------------
 
@@ -298,7 +308,8 @@ async def apply_candidates(
     Of an incident that this process knows, but that no longer holds its key, it can't know whether the next has begun: what
     would begin one is tried for at once, since the store says what is in the way; what may be a backlog asks the pointer.
     """
-    await loop.turn(case.place, deadline)
+    if case.place is not None:
+        await loop.turn(case.place, deadline)
     start = view.holder(*case.key)
     known = loop.known.of(case.key)
     if start is None and known is not None:

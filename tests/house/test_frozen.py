@@ -41,6 +41,7 @@ POLICY_DIGESTS = {
     "default.v1.json": "2e002157e911990c4c7ffbc49863529004312938f1c1b52b02d656d3bf7bb0cb",
     "default.v2.json": "93f0b271293d75aa678ef72601958b5ad4cba6bffa5afa32f1aec4429c478a28",
     "dismissed.v1.json": "3e3f5be3a3dee4594893d7a5fac3f6a796fa4f1e5a4aeefa3ff1bd87e4ea4051",
+    "dismissed.v2.json": "19e86636bb1e1e1544ccab444558a785fe7fd400590ea08acd90740ae2925588",
 }
 
 

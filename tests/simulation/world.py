@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from consumers.queue_door import QueueDoor
-from consumers.settlement import Service
+from consumers.work import Service
 from pipeline.domain.controls import NO_CONTROLS, PinnedControls
 from pipeline.domain.rules import NO_RULES, Rules
 from pipeline.runtime import shipped

@@ -119,11 +119,11 @@ def _audit_windows(store: MemoryStore) -> None:
         assert window.id == identity
         assert canonical_bytes(window.to_document()) == canonical_bytes(document)
         assert window.starts_at <= window.first_observed_at <= window.newest_observed_at < window.ends_at
-        assert 0 <= window.held <= window.detections
-        assert 1 <= window.version <= window.detections, f"{identity}: more commits than detections"
+        assert 1 <= window.version <= window.detections + window.held, f"{identity}: more commits than detections"
         assert list(window.kept) == sorted(window.kept, key=lambda item: item.rank)
-        assert window.kept[0].severity is window.severity, f"{identity}: the most severe is not kept"
-        counted[f"{window.rule_id}.v{window.rule_version}"] += window.detections
+        assert bool(window.kept) is bool(window.detections), f"{identity}: what is kept is not what counts"
+        assert not window.kept or window.kept[0].severity is window.severity, f"{identity}: the most severe is not kept"
+        counted[f"{window.rule_id}.v{window.rule_version}"] += window.detections + window.held
         events = told.pop(candidate_id(window.rule_id, window.rule_version, window.group, window.starts_at), [])
         assert (window.incident_id is None) or window.incident_id in {incident for incident, _ in events}
         if events:

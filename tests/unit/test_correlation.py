@@ -20,6 +20,7 @@ from pipeline.domain.correlation import (
     reached,
     recovery_candidate,
     span_of,
+    that_count,
     window_start,
 )
 from pipeline.domain.errors import Code, Refusal
@@ -170,8 +171,8 @@ def test_what_is_counted_depends_on_no_order_and_no_batches(rng: random.Random) 
 def test_above_its_cap_a_window_counts_on_and_keeps_the_most_severe() -> None:
     detections = mixed(24)
     window = counted(pinned(cap=5), detections)
-    assert window.detections == 24
-    wanted = sorted(detections, key=lambda item: (item.severity.value, item.observed_at, item.id))[:5]
+    assert (window.detections, window.held) == (18, 6)
+    wanted = sorted(that_count(detections), key=lambda item: (item.severity.value, item.observed_at, item.id))[:5]
     assert [item.id for item in window.kept] == [item.id for item in wanted]
 
 
@@ -188,10 +189,20 @@ def test_of_equally_severe_ones_the_earliest_are_kept_then_by_id_and_sender() ->
 
 
 def test_what_was_seen_during_maintenance_is_counted_and_known_apart() -> None:
-    window = counted(pinned(), mixed(24))
-    assert (window.detections, window.held, window.maintenance) == (24, 6, "w0")
-    assert window.age_s == 1000 - 23, "the freshest that counts"
-    assert counted(pinned(), [seen(0, maintenance="w1", age_s=5)]).age_s is None
+    detections = mixed(24)
+    window = counted(pinned(), detections)
+    assert (window.detections, window.held) == (18, 6)
+    assert window == counted(pinned(), that_count(detections)).model_copy(update={"held": 6, "version": window.version})
+
+
+def test_a_window_of_nothing_but_maintenance_reaches_no_threshold_and_gives_way_to_the_first_that_counts() -> None:
+    rule = pinned(threshold={"detections": 1})
+    held = counted(rule, [seen(0, maintenance="w2", severity=Severity.SEV1), seen(1, maintenance="w1")])
+    assert (held.detections, held.held, held.kept) == (0, 2, ())
+    assert not reached(rule.rule, held)
+    after = count(span(rule, seen(2)), held, (seen(2, severity=Severity.SEV4),))
+    assert (after.severity, after.detections, after.held, after.version) == (Severity.SEV4, 1, 2, held.version + 1)
+    assert reached(rule.rule, after)
 
 
 THRESHOLDS: dict[str, tuple[dict[str, Any], list[str], bool]] = {
@@ -225,13 +236,13 @@ def test_the_first_candidate_is_all_that_was_counted() -> None:
     found = first(pinned(cap=5, policyId="declared"), detections)
     assert (found.service, found.dedup_key, found.policy_id) == ("checkout", 'errors:["checkout"]', "declared")
     assert (found.observation.kind, found.observation.detections) == (ObservationKind.FIRING, 18)
-    assert found.observation.observed_at == max(item.observed_at for item in detections)
-    assert found.observation.first_observed_at == min(item.observed_at for item in detections)
-    assert found.observation.maintenance is None, "some of it was seen outside of maintenance"
+    assert found.observation.observed_at == max(item.observed_at for item in that_count(detections))
+    assert found.observation.first_observed_at == min(item.observed_at for item in that_count(detections))
+    assert found.observation.maintenance is None
     assert len(found.evidence) == 5
     assert found.correlation is not None
     assert (found.correlation.detections, found.correlation.window_end - found.correlation.window_start) == (
-        24,
+        18,
         timedelta(hours=6),
     )
 
@@ -240,30 +251,25 @@ def test_a_later_candidate_is_what_has_come_since() -> None:
     rule, detections = pinned(), mixed(10)
     where = span(rule, detections[0])
     before = counted(rule, detections[:7])
-    more = tuple(detections[7:])
-    found = later_candidate(where, count(where, before, more), more)
+    more = that_count(detections[7:])
+    found = later_candidate(where, count(where, before, tuple(detections[7:])), more)
     assert found.correlation is not None
-    assert (found.observation.detections, found.correlation.detections) == (2, 10)
+    assert (found.observation.detections, found.correlation.detections) == (2, 7)
     assert {item.ref for item in found.evidence} == {item.id for item in more}
     assert found.severity == min(item.severity for item in more)
-    assert {found.observation.source, *(found.observation.more_sources or ())} == {"probe-0", "probe-1"}
+    assert {found.observation.source, *(found.observation.more_sources or ())} == {item.source for item in more}
 
 
 def test_the_first_candidate_and_the_later_ones_add_up_to_what_counts() -> None:
     rule, detections = pinned(), mixed(24)
     where = span(rule, detections[0])
-    for cut in range(1, 24):
+    for cut in range(2, 24):
         window = counted(rule, detections[:cut])
         parts = [first_candidate(where, window)]
         for detection in detections[cut:]:
             window = count(where, window, (detection,))
-            parts.append(later_candidate(where, window, (detection,)))
-        assert sum(one.observation.detections for one in parts if one.observation.maintenance is None) == 18
-
-
-def test_a_window_that_is_all_maintenance_says_so() -> None:
-    found = first(pinned(), [seen(0, maintenance="w2"), seen(1, maintenance="w1")])
-    assert (found.observation.maintenance, found.observation.detections) == ("w1", 2)
+            parts += [later_candidate(where, window, one) for one in [that_count((detection,))] if one]
+        assert sum(one.observation.detections for one in parts) == 18
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("most-severe", "SEV1"), ("SEV4", "SEV4")])

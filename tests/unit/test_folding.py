@@ -92,22 +92,6 @@ FOLDED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         },
     ),
     "all of it before the key's last ending": ([{"detections": 0}, {"detections": 0}], {"detections": 0}),
-    "of what is during maintenance the time alone": (
-        [
-            {"at": 9, "maintenance": "w-1", "detections": 9, "age_s": 1, "source": "held"},
-            {"confidence": Decimal("0.5"), "detections": 2, "age_s": 50},
-            {"at": -9, "maintenance": "w-1"},
-        ],
-        {
-            "observed_at": seconds(9),
-            "source": "held",
-            "first_observed_at": seconds(-9),
-            "more_sources": ("monitor",),
-            "confidence": Decimal("0.5"),
-            "detections": 2,
-            "age_s": 50,
-        },
-    ),
 }
 
 
@@ -118,6 +102,17 @@ def test_many_observations_of_a_batch_are_one(members: list[dict[str, Any]], the
     known: dict[str, Any] = {"kind": FIRING, "source": "monitor", "observed_at": NOW, "confidence": Decimal(1)}
     assert [found.observation for found in attachments(ruling)] == [Observation(**(known | then))]
     assert line(ruling) == E
+
+
+def test_what_was_seen_during_maintenance_is_an_event_of_its_own_and_adds_nothing_to_the_others() -> None:
+    held = controls(maintenance=[("*", NOW + timedelta(seconds=5), NOW + timedelta(seconds=60))])
+    batch = [reported("a", at=9, detections=9), reported("b", confidence=Decimal("0.5"), detections=2), reported("c", at=7)]
+    ruling = decide_candidates(batch, incident_in(State.OPEN), Gate(POLICIES, held))
+    counting, apart = attachments(ruling)
+    assert counting.observation is not None
+    assert apart.observation is not None
+    assert (counting.observation.detections, counting.observation.observed_at) == (2, NOW)
+    assert (apart.observation.detections, apart.observation.maintenance) == (10, "w-0")
 
 
 def test_a_batch_in_any_order_is_decided_the_same() -> None:
@@ -178,7 +173,7 @@ def test_evidence_stands_in_the_order_of_observation() -> None:
 def test_policies_other_than_the_incidents_are_named_once_and_a_recoverys_is_not() -> None:
     batch = [reported("a", policy_id="dismissed"), reported("b", policy_id="declared"), reported("c"), reported("d")]
     (found,) = attachments(joining(*batch, reported("e", policy_id="declared")))
-    assert found.policies == ("declared", "dismissed")
+    assert found.policies == ("declared", "default", "dismissed"), "the incident's own too, where it is not alone"
     (recovered,) = attachments(joining(reported("a", RECOVERY, policy_id="declared")))
     assert recovered.policies is None
 

@@ -1,5 +1,6 @@
 """Folding: an incident is what its history says, in bounded space, and `evolve` judges nothing."""
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -177,7 +178,7 @@ def test_usual_rows_and_events_are_small() -> None:
 def test_an_ending_is_by_the_deciding_hosts_clock_where_an_earlier_hosts_ran_ahead() -> None:
     ahead = NOW + timedelta(days=1)
     given = incident_in(State.MITIGATING)
-    events, noted = advance(given, given.incident_id, [attachment("r")], ahead)
+    events, noted = advance(given, given.incident_id, [replace(attachment("r"), new_state=State.MITIGATING)], ahead)
     assert events[0].decided_at is None
     (resolved,), after_all = advance(noted, given.incident_id, [change("resolved")], NOW)
     assert (resolved.timestamp, resolved.decided_at) == (ahead, NOW), "time never runs backwards in a history"
