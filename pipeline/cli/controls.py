@@ -16,10 +16,10 @@ from rich.text import Text
 
 from pipeline.cli.session import Invocation, Session, open_session, run
 from pipeline.cli.telling import clock_time, refusal_line, short_time
-from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, cell, safe
+from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, cell, safe, time_of
 from pipeline.domain import controls as domain
 from pipeline.domain.base import LINE, read
-from pipeline.domain.canonical import Document, parse_time
+from pipeline.domain.canonical import Document
 from pipeline.domain.controls import EVERYTHING, Controls, KillSwitch, MaintenanceWindow
 from pipeline.domain.errors import Conflict, Corrupt, Rejected
 from pipeline.runtime.clock import SystemClock
@@ -31,7 +31,6 @@ BY_CHARACTERS_MAX: Final = 256
 REASON_CHARACTERS_MIN: Final = 20
 WITHIN: Final = f"within {FRESH_S:.0f} s"
 _DURATION: Final = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?", re.ASCII)
-_NO_SECONDS: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d)([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 maintenance = typer.Typer(no_args_is_help=True, help="Maintenance windows: what is observed in them opens no incident.")
 
@@ -106,7 +105,7 @@ def add(
 
     async def work(invocation: Invocation) -> int:
         now = SystemClock().now()
-        starts_at = now if starts is None else moment(starts, "--from", invocation)
+        starts_at = now if starts is None else time_of(starts, "--from", f"{invocation.opx} maintenance add")
         ends_at = _end(starts_at, ends, lasts, invocation)
         if ends_at <= now:
             raise _wrong(f"The window would have ended at {_at(ends_at)}.", invocation)
@@ -279,19 +278,11 @@ def _the_one(found: Controls, wanted: str, invocation: Invocation) -> Maintenanc
 # --- times -----------------------------------------------------------------------------------------------------------
 
 
-def moment(text: str, option: str, invocation: Invocation) -> datetime:
-    """Read a time with a zone; seconds may be left out. Raises where it is none."""
-    short = _NO_SECONDS.fullmatch(text)
-    try:
-        return parse_time(f"{short[1]}:00{short[2]}" if short else text)
-    except ValueError:
-        raise _wrong(f"{option} {text} is not a time with a zone, such as 2026-01-31T03:00Z.", invocation) from None
-
-
 def _end(starts_at: datetime, ends: str | None, lasts: str | None, invocation: Invocation) -> datetime:
     if (ends is None) == (lasts is None):
         raise _wrong("Say either --to TIME or --for DURATION.", invocation)
-    ends_at = starts_at + duration(lasts or "", invocation) if ends is None else moment(ends, "--to", invocation)
+    again = f"{invocation.opx} maintenance add"
+    ends_at = starts_at + duration(lasts or "", invocation) if ends is None else time_of(ends, "--to", again)
     if ends_at <= starts_at:
         raise _wrong(f"The window would end at {_at(ends_at)}, before it begins.", invocation)
     return ends_at

@@ -15,7 +15,7 @@ import typer
 from rich.text import Text
 
 from pipeline.cli.controls import parameter_of
-from pipeline.cli.messages import Mappings, Unread, opened, signals, time_of
+from pipeline.cli.messages import Mappings, Unread, opened, signals
 from pipeline.cli.reading import SEARCHED_MAX, find_incident, is_full_id
 from pipeline.cli.session import Invocation, Session, open_session, run
 from pipeline.cli.subjects import (
@@ -31,7 +31,7 @@ from pipeline.cli.subjects import (
     window_documents,
 )
 from pipeline.cli.telling import matches, read_event, short
-from pipeline.cli.terminal import DONE, REFUSED, CommandError, Screen, cell, key_values
+from pipeline.cli.terminal import DONE, REFUSED, CommandError, Screen, cell, key_values, time_of
 from pipeline.cli.traces import Row, answers_table, decisions_table, state_line, trace_table
 from pipeline.cli.verdicts import (
     check_document,

@@ -15,10 +15,10 @@ import typer
 from rich.text import Text
 
 from pipeline.cli.granting import sender_of
-from pipeline.cli.messages import counted, opened, time_of
+from pipeline.cli.messages import counted, opened
 from pipeline.cli.outbox import Line, Unsendable
 from pipeline.cli.session import Invocation, run
-from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, Screen, cell
+from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, Screen, cell, time_of
 from pipeline.cli.versioned import Config
 from pipeline.domain.authority import Claim, Registry, Sender
 from pipeline.domain.candidates import Received

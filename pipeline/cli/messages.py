@@ -3,7 +3,6 @@
 What a message says is told by the domain's own readers, the very ones that the door uses.
 """
 
-import re
 import shutil
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pipeline.cli.terminal import REFUSED, CommandError, Meter
 from pipeline.domain.alertmanager import AlertMapping
 from pipeline.domain.authority import Sender
 from pipeline.domain.candidates import Received, Signal
-from pipeline.domain.canonical import parse_document, parse_time
+from pipeline.domain.canonical import parse_document
 from pipeline.domain.cloudwatch import AlarmMapping
 from pipeline.domain.errors import Refusal, Rejected
 from pipeline.domain.intake import read_intake
@@ -30,7 +29,6 @@ NEVER_SENT: Final = datetime(2100, 12, 31, tzinfo=UTC)
 SOMEBODY: Final = Sender("somebody")
 TICK: Final = 500
 SPOOL_BYTES: Final = 16 * 1024 * 1024
-_NO_SECONDS: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d)([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +48,6 @@ class Unread:
 
     def sentence(self) -> str:
         return self.refusal if isinstance(self.refusal, str) else self.refusal.sentence()
-
-
-def time_of(text: str, option: str, command: str) -> datetime:
-    """Read a time with a zone; seconds may be left out. Raises where it is none."""
-    short = _NO_SECONDS.fullmatch(text)
-    try:
-        return parse_time(f"{short[1]}:00{short[2]}" if short else text)
-    except ValueError:
-        message = f"{option} {text} is not a time with a zone, such as 2026-01-31T03:00Z."
-        raise CommandError(message, f"{command} --help", REFUSED) from None
 
 
 @contextmanager

@@ -19,17 +19,18 @@ from pipeline.cli.versioned import (
     Config,
     Flaw,
     InForce,
+    Listed,
     files_of,
     in_force,
     name_remark,
     newest_only,
     read_policy,
+    show_listed,
 )
 from pipeline.domain.canonical import Document
 from pipeline.domain.explanation import policy_in_short, policy_in_words, released, span_of_time
 from pipeline.domain.promotion import PinnedPolicy
 
-DIGEST_CHARACTERS: Final = 12
 # Later versions of what ships are numbered from here, clear of the next releases.
 OWN_FROM: Final = 1000
 
@@ -160,22 +161,16 @@ def list_policies(
         screen, known = invocation.screen, in_force(config)
         newest: list[PinnedPolicy] = newest_only(known.policies.pinned)
         shown = [known.policies.pinned[key] for key in sorted(known.policies.pinned)] if every else newest
-        for one in shown if screen.as_json else ():
-            found = one.policy
-            document: Document = {"policyId": found.policy_id, "version": found.version, "digest": one.digest}
-            document |= {"origin": "own" if known.is_own(one) else "shipped"}
-            document |= {"inForce": one in newest, "meaning": policy_in_short(found)}
-            screen.record(document | {"policy": found.to_document()})
-        columns = (Column("policy"), Column("from"), Column("digest"), Column("opens", wrap=True))
-        rows = []
-        for one in shown:
-            style = "" if one in newest else "dim"
-            opens = policy_in_short(one.policy) + (" (depends on order)" if one.policy.order_dependence else "")
-            name = cell(f"{one.policy.policy_id} v{one.policy.version}", style or "cyan")
-            origin = cell("own", "bold") if known.is_own(one) else cell("opx", "dim")
-            rows.append((name, origin, cell(one.digest[:DIGEST_CHARACTERS], "dim"), cell(opens, style)))
-        screen.table(columns, rows)
+        listed = [_listed(one, known, in_force=one in newest) for one in shown]
+        show_listed(screen, ("policy", "opens"), listed)
         screen.next(f"{invocation.opx} policy check FILE", f"{invocation.opx} policy explain INCIDENT")
         return DONE
 
     run(context, work)
+
+
+def _listed(one: PinnedPolicy, known: InForce, *, in_force: bool) -> Listed:
+    found, short = one.policy, policy_in_short(one.policy)
+    names: Document = {"policyId": found.policy_id, "version": found.version}
+    told = short + (" (depends on order)" if found.order_dependence else "")
+    return Listed(names, one.digest, known.is_own(one), in_force, short, told, found.to_document())

@@ -24,10 +24,9 @@ from pipeline.domain.canonical import Document, normalise, parse_document
 from pipeline.domain.errors import Rejected
 from pipeline.domain.transitions import AuthorityType
 from pipeline.local.paths import PROJECT_ROOT
+from pipeline.runtime import overlay
 
 SHIPPED: Final = PROJECT_ROOT / "pipeline" / "policies" / "authority.json"
-# A folder of one's own that the build lays over what ships.
-CONFIG_VARIABLE: Final = "OPX_CONFIG"
 LINE_CHARACTERS_MAX: Final = 125
 PERSONS_ROLES: Final = "AWSReservedSSO_"
 
@@ -44,8 +43,8 @@ class WrittenRegistry:
 
 def default_path(environ: Mapping[str, str]) -> Path:
     """Return the registry that the next build takes: one's own where there is a folder for it, else the shipped one."""
-    folder = environ.get(CONFIG_VARIABLE)
-    return Path(folder) / "authority.json" if folder else SHIPPED
+    folder = environ.get(overlay.VARIABLE)
+    return Path(folder) / overlay.AUTHORITY if folder else SHIPPED
 
 
 def load(file: Path | None) -> WrittenRegistry:

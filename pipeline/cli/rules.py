@@ -11,17 +11,20 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from pipeline.cli.messages import Mappings, counted, opened, signals, time_of
+from pipeline.cli.messages import Mappings, counted, opened, signals
 from pipeline.cli.rule_trial import RuleTrial, WindowTrial, try_rule
 from pipeline.cli.session import Invocation, run
 from pipeline.cli.telling import short_time
-from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, Screen, cell, severity_cell
+from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, Screen, cell, severity_cell, time_of
 from pipeline.cli.versioned import (
     RULES,
     Config,
+    InForce,
+    Listed,
     in_force,
     name_remark,
     newest_only,
+    show_listed,
     the_policy,
     the_rule,
     with_policy,
@@ -55,27 +58,22 @@ def list_rules(
         screen, known = invocation.screen, in_force(config)
         newest: list[PinnedRule] = newest_only(known.rules.pinned)
         shown = [known.rules.pinned[key] for key in sorted(known.rules.pinned)] if every else newest
-        for one in shown if screen.as_json else ():
-            found = one.rule
-            document: Document = {"ruleId": found.rule_id, "version": found.version, "digest": one.digest}
-            document |= {"origin": "own" if known.is_own(one) else "shipped", "inForce": one in known.rules.active}
-            screen.record(document | {"meaning": rule_in_short(found), "rule": found.to_document()})
         if not shown:
             screen.say("No rule is in force: alarms are candidates at once, and detections of your own are refused.")
             screen.next(f"{invocation.opx} rules list --config DIR", f"{invocation.opx} rules try RULE --against FILE")
             return DONE
-        columns = (Column("rule"), Column("from"), Column("digest"), Column("counts", wrap=True))
-        rows = []
-        for one in shown:
-            style = "" if one in known.rules.active else "dim"
-            origin = cell("own", "bold") if known.is_own(one) else cell("opx", "dim")
-            name = cell(f"{one.rule.rule_id} v{one.rule.version}", style or "cyan")
-            rows.append((name, origin, cell(one.digest[:12], "dim"), cell(rule_in_short(one.rule), style)))
-        screen.table(columns, rows)
+        show_listed(screen, ("rule", "counts"), [_listed(one, known) for one in shown])
         screen.next(f"{invocation.opx} rules try RULE --against FILE")
         return DONE
 
     run(context, work)
+
+
+def _listed(one: PinnedRule, known: InForce) -> Listed:
+    found, meaning = one.rule, rule_in_short(one.rule)
+    names: Document = {"ruleId": found.rule_id, "version": found.version}
+    active = one in known.rules.active
+    return Listed(names, one.digest, known.is_own(one), active, meaning, meaning, found.to_document())
 
 
 @rules.command("try")

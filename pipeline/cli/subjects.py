@@ -8,14 +8,13 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from itertools import product
 from typing import Final
 
 from pipeline.cli.messages import Unread
 from pipeline.domain.candidates import Signal
 from pipeline.domain.canonical import Document, format_time
-from pipeline.domain.cloudwatch import AlarmMapping
+from pipeline.domain.cloudwatch import AlarmMapping, mapped
 from pipeline.domain.correlation import Span, Window, span_of, window_start
 from pipeline.domain.errors import Refusal
 from pipeline.domain.events import REPORTS_TROUBLE
@@ -135,8 +134,8 @@ def _values(name: str, names: Names, pinned: PinnedRule, mappings: tuple[AlarmMa
         case "service":
             if names.service is not None:
                 return [names.service]
-            mapped = [mapping.service for mapping in mappings if fnmatchcase(names.what, mapping.alarm_name)]
-            return mapped[:1] or [names.what]
+            mapping = mapped(names.what, mappings)
+            return [names.what if mapping is None else mapping.service]
         case "source":
             # A service's name is nobody's source; an alarm's is, behind the word that says so.
             return [names.what, f"cloudwatch:{names.what}"] if names.service is not None else []

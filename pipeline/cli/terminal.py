@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.domain.canonical import Document, canonical_bytes, normalise
+from pipeline.domain.canonical import Document, canonical_bytes, normalise, parse_time
 
 DONE: Final = 0
 REFUSED: Final = 1
@@ -29,6 +30,8 @@ TERMINATED: Final = 143
 # Below this many characters tables leave out what a reader can do without.
 WIDE_CHARACTERS_MIN: Final = 110
 FLOOR_CHARACTERS: Final = 24
+
+_NO_SECONDS: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d)([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 # Controls, and what reorders or hides text: bidirectional marks, separators, invisible operators, tags, surrogates.
 _UNSAFE: Final = re.compile(
@@ -57,6 +60,16 @@ class CommandError(Exception):
         self.message = message
         self.then = then
         self.exit_code = exit_code
+
+
+def time_of(text: str, option: str, command: str) -> datetime:
+    """Read a time with a zone; seconds may be left out. Raises where it is none."""
+    short = _NO_SECONDS.fullmatch(text)
+    try:
+        return parse_time(f"{short[1]}:00{short[2]}" if short else text)
+    except ValueError:
+        message = f"{option} {text} is not a time with a zone, such as 2026-01-31T03:00Z."
+        raise CommandError(message, f"{command} --help", REFUSED) from None
 
 
 def safe(text: object, *, lines: bool = False) -> str:

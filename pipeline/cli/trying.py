@@ -11,12 +11,12 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from pipeline.cli.messages import TICK, opened, time_of
+from pipeline.cli.messages import TICK, opened
 from pipeline.cli.outbox import Line, Unsendable
 from pipeline.cli.policy_trial import Course, PolicyTrial, Turn, replaced
 from pipeline.cli.session import Invocation, open_session, run
 from pipeline.cli.telling import short, short_time
-from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, Screen, cell
+from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, Screen, cell, time_of
 from pipeline.cli.versioned import Config, in_force, the_policy
 from pipeline.domain.canonical import Document, format_time, parse_document
 from pipeline.domain.errors import Rejected

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 
 from pipeline.cli.session import Invocation
-from pipeline.cli.terminal import REFUSED, CommandError
+from pipeline.cli.terminal import REFUSED, Column, CommandError, Screen, cell
 from pipeline.domain.base import Model
 from pipeline.domain.canonical import Document, parse_document
 from pipeline.domain.errors import Code, Rejected
@@ -21,6 +21,7 @@ from pipeline.domain.rules import Match, PinnedRule, Rule, Rules, Threshold
 from pipeline.runtime import overlay, shipped
 
 FILE_BYTES_MAX: Final = 1 << 20
+DIGEST_CHARACTERS: Final = 12
 POLICIES, RULES = "policies", "rules"
 
 Config = Annotated[
@@ -140,3 +141,33 @@ def newest_only(pinned: dict[tuple[str, int], Any]) -> list[Any]:
     """Return the newest version of each id, by id."""
     newest = {name: found for (name, _), found in sorted(pinned.items())}
     return [newest[name] for name in sorted(newest)]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One released file in a list. `names`: its id and version; `told`: what the table says of it beside its meaning."""
+
+    names: Document
+    digest: str
+    is_own: bool
+    in_force: bool
+    meaning: str
+    told: str
+    content: Document
+
+
+def show_listed(screen: Screen, titles: tuple[str, str], listed: Iterable[Listed]) -> None:
+    """Show released files: what each is called, where it comes from, and what it says. `titles`: of the first and last."""
+    kind, last = titles
+    rows = []
+    for one in listed:
+        if screen.as_json:
+            origin = "own" if one.is_own else "shipped"
+            document = one.names | {"digest": one.digest, "origin": origin, "inForce": one.in_force}
+            screen.record(document | {"meaning": one.meaning, kind: one.content})
+        name, version = one.names.values()
+        style = "" if one.in_force else "dim"
+        came = cell("own", "bold") if one.is_own else cell("opx", "dim")
+        digest = cell(one.digest[:DIGEST_CHARACTERS], "dim")
+        rows.append((cell(f"{name} v{version}", style or "cyan"), came, digest, cell(one.told, style)))
+    screen.table((Column(kind), Column("from"), Column("digest"), Column(last, wrap=True)), rows)

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
-from pipeline.domain.base import LINE, Line, Model, Reason, SchemaVersion, Service, Slug, read
+from pipeline.domain.base import LINE, Line, Model, Reason, SchemaVersion, Service, Slug, any_covers, read
 from pipeline.domain.canonical import Document
 from pipeline.domain.errors import Code, Refusal, Rejected
 from pipeline.domain.transitions import AuthorityType
@@ -40,7 +40,9 @@ COMMAND_OPERATIONS: Final = frozenset(
 CANDIDATE_OPERATION: Final = "candidate"
 REDRIVE_OPERATION: Final = "redrive"
 AUDIT_OPERATION: Final = "audit"
-OPERATIONS: Final = COMMAND_OPERATIONS | {CANDIDATE_OPERATION, REDRIVE_OPERATION, AUDIT_OPERATION}
+# Incidents and their events, by the HTTP API.
+READ_OPERATION: Final = "read"
+OPERATIONS: Final = COMMAND_OPERATIONS | {CANDIDATE_OPERATION, REDRIVE_OPERATION, AUDIT_OPERATION, READ_OPERATION}
 
 UNIQUE_ID: Final = re.compile(r"A(?:ROA|IDA)[A-Z0-9]+")
 ACCOUNT: Final = re.compile(r"[0-9]{12}")
@@ -259,7 +261,7 @@ def entry_names(entry: Entry, sender: Sender) -> bool:
 
 def _names(pattern: str, sender: Sender) -> bool:
     if pattern.startswith("arn:"):
-        return sender.arn is not None and _glob(pattern, ":/").fullmatch(sender.arn) is not None
+        return sender.arn is not None and _arn(pattern).fullmatch(sender.arn) is not None
     # A federated user signs as ACCOUNT:NAME, with a name that its broker chose: that is not the account.
     if sender.session is not None and ACCOUNT.fullmatch(pattern):
         return False
@@ -267,14 +269,14 @@ def _names(pattern: str, sender: Sender) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _glob(pattern: str, stops: str) -> re.Pattern[str]:
-    star = f"[^{re.escape(stops)}]*" if stops else ".*"
-    return re.compile(star.join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
+def _arn(pattern: str) -> re.Pattern[str]:
+    """In an ARN a star crosses neither `:` nor `/`."""
+    return re.compile("[^:/]*".join(re.escape(part) for part in pattern.split("*")))
 
 
 def covers_service(entry: Entry, service: str) -> bool:
     """True where the entry grants something on this service."""
-    return any(_glob(pattern, "").fullmatch(service) for pattern in entry.services)
+    return any_covers(entry.services, service)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,17 +299,31 @@ def authorize(
     return found.context if isinstance(found, Grant) else found
 
 
-def grant(registry: Registry, sender: Sender, claim: Claim | None, operation: str, service: str | None) -> Grant | Refusal:
-    """Return what `authorize` does, with the entry that decides: the first one that allows all that was asked."""
-    entries = registry.of(sender)
-    if not entries:
-        return Refusal(Code.PRINCIPAL_UNKNOWN, f"The principal {sender.principal!a} is not in the registry.")
+def granting(registry: Registry, sender: Sender, operation: str, service: str | None) -> tuple[Entry, ...] | Refusal:
+    """Return the entries that let `sender` do this at all, under whichever authority; or why none does."""
+    entries = known(registry, sender)
+    if isinstance(entries, Refusal):
+        return entries
     entries = tuple(
         entry for entry in entries if operation in entry.operations and (service is None or covers_service(entry, service))
     )
     if not entries:
         on = f" on service {ascii(service)[:80]}" if service is not None else ""
         return Refusal(Code.OPERATION_NOT_GRANTED, f"The registry does not grant {operation}{on}.")
+    return entries
+
+
+def known(registry: Registry, sender: Sender) -> tuple[Entry, ...] | Refusal:
+    """Return the entries that name `sender`, or the refusal of a stranger."""
+    entries = registry.of(sender)
+    return entries or Refusal(Code.PRINCIPAL_UNKNOWN, f"The principal {sender.principal!a} is not in the registry.")
+
+
+def grant(registry: Registry, sender: Sender, claim: Claim | None, operation: str, service: str | None) -> Grant | Refusal:
+    """Return what `authorize` does, with the entry that decides: the first one that allows all that was asked."""
+    entries = granting(registry, sender, operation, service)
+    if isinstance(entries, Refusal):
+        return entries
     claim = claim or Claim()
     granted = {kind for entry in entries for kind in entry.authority_types}
     if claim.authority_type is None and len(granted) > 1:

@@ -5,6 +5,7 @@ digits; names on the wire are camelCase and nothing else is accepted there.
 """
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -118,6 +119,11 @@ def _refusal(error: ErrorDetails, above: int) -> Refusal:
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
+
+
+def any_covers(patterns: Iterable[str], text: str) -> bool:
+    """True where one of `patterns` stands for `text`."""
+    return any(covers(pattern, text) for pattern in patterns)
 
 
 def cleaned(text: str, length_max: int) -> str:

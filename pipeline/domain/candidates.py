@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, TypeAdapter
 
-from pipeline.domain.authority import AuthorityClaim, Claim, Sender
+from pipeline.domain.authority import CANDIDATE_OPERATION, AuthorityClaim, Claim, Sender
 from pipeline.domain.base import (
     Data,
     DedupKey,
@@ -35,7 +35,7 @@ from pipeline.domain.promotion import DEFAULT_POLICY, LaxSeverity
 from pipeline.domain.transitions import Severity
 
 LEAD_MAX: Final = timedelta(minutes=10)
-OPERATION: Final = "candidate"
+OPERATION: Final = CANDIDATE_OPERATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,14 @@ class Detection:
     maintenance: str | None = None
 
 
+# Chosen by the caller; derived from the body or the queue's message; from a native event; of the HTTP API, from the whole
+# request with its If-Match, or from its id alone.
+KEY_KINDS: Final = ("caller", "body", "message", "cloudwatch", "alertmanager", "if-match", "request")
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An idempotency key and where it comes from: `caller`, `body`, `message`, `cloudwatch`, `alertmanager` or `request`."""
+    """An idempotency key and where it comes from: one of `KEY_KINDS`."""
 
     kind: str
     value: str

@@ -78,16 +78,16 @@ def read_alarm(document: Document, received: Received, mappings: tuple[AlarmMapp
         raise Rejected(Refusal(Code.UNKNOWN_TYPE, "Only CloudWatch alarm state changes are read.", "detail-type"))
     event = read(_ALARM, document)
     name = event.detail.alarm_name
-    mapped = _mapping(event.detail, mappings)
+    named = _mapping(event.detail, mappings)
     observed_at = _alarm_time(event, received)
     suppressed_by = cleaned(event.detail.state.actions_suppressed_by, 256)
     kind = _OBSERVED[event.detail.state.value]
     source, old = f"cloudwatch:{name}"[:256], age_s(received.sent_at, observed_at)
     note = event.detail.state.value + (f", actions suppressed by {suppressed_by}" if suppressed_by else "")
     candidate = Candidate(
-        service=mapped.service,
+        service=named.service,
         dedup_key=_alarm_key(event),
-        severity=mapped.severity,
+        severity=named.severity,
         title=name,
         description=cleaned(event.detail.state.reason, 4096),
         observation=Observation(kind=kind, source=source, observed_at=observed_at, confidence=Decimal(1), age_s=old or None),
@@ -95,10 +95,10 @@ def read_alarm(document: Document, received: Received, mappings: tuple[AlarmMapp
     )
     detection = Detection(
         id=event.id,
-        service=mapped.service,
+        service=named.service,
         source=source,
         signal_type=SIGNAL_TYPE,
-        severity=mapped.severity,
+        severity=named.severity,
         observed_at=observed_at,
         age_s=old,
         kind=kind,
@@ -113,13 +113,17 @@ def _mapping(detail: _AlarmDetail, mappings: tuple[AlarmMapping, ...]) -> _InDes
     try:
         return read(_IN_DESCRIPTION, parse_document(detail.configuration.description or ""))
     except Rejected as unread:
-        for mapping in mappings:
-            if fnmatchcase(detail.alarm_name, mapping.alarm_name):
-                return mapping
+        if (mapping := mapped(detail.alarm_name, mappings)) is not None:
+            return mapping
         where = "detail.configuration.description"
         raise Rejected(
             Refusal(Code.MAPPING_MISSING, f"No service and severity can be read ({unread.refusal.detail})", where)
         ) from None
+
+
+def mapped(alarm_name: str, mappings: tuple[AlarmMapping, ...]) -> AlarmMapping | None:
+    """Return the first mapping whose pattern an alarm's name matches."""
+    return next((mapping for mapping in mappings if fnmatchcase(alarm_name, mapping.alarm_name)), None)
 
 
 def _alarm_time(event: _AlarmEvent, received: Received) -> datetime:

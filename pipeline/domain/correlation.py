@@ -171,7 +171,8 @@ def count(span: Span, window: Window | None, detections: tuple[Detection, ...]) 
     """
     rule = span.pinned.rule
     counting = that_count(detections)
-    tally = _tally(counting or detections)
+    of = counting or detections
+    newest_observed_at, newest_source = max((item.observed_at, item.source) for item in of)
     more = Window(
         rule_id=rule.rule_id,
         rule_version=rule.version,
@@ -182,11 +183,11 @@ def count(span: Span, window: Window | None, detections: tuple[Detection, ...]) 
         version=1,
         detections=len(counting),
         held=len(detections) - len(counting),
-        severity=tally.severity,
-        first_observed_at=tally.first,
-        newest_observed_at=tally.newest[0],
-        newest_source=tally.newest[1],
-        age_s=tally.age_s,
+        severity=min(item.severity for item in of),
+        first_observed_at=min(item.observed_at for item in of),
+        newest_observed_at=newest_observed_at,
+        newest_source=newest_source,
+        age_s=min(item.age_s for item in of),
         kept=tuple(sorted(map(_kept, counting), key=lambda item: item.rank)[: rule.cap]),
     )
     return more if window is None else _added(window, more, rule.cap)
@@ -221,25 +222,6 @@ def _added(window: Window, more: Window, cap: int) -> Window:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Tally:
-    """What some detections add up to."""
-
-    severity: Severity
-    first: datetime
-    newest: tuple[datetime, str]
-    age_s: int
-
-
-def _tally(detections: tuple[Detection, ...]) -> _Tally:
-    return _Tally(
-        severity=min(item.severity for item in detections),
-        first=min(item.observed_at for item in detections),
-        newest=max((item.observed_at, item.source) for item in detections),
-        age_s=min(item.age_s for item in detections),
-    )
-
-
 def reached(rule: Rule, window: Window) -> bool:
     """True where a window has become a candidate. Once true it stays true, whatever else is counted."""
     enough = window.detections >= rule.threshold.detections
@@ -248,36 +230,32 @@ def reached(rule: Rule, window: Window) -> bool:
 
 def first_candidate(span: Span, window: Window) -> Candidate:
     """Return the candidate of a window that has just reached its threshold: all that was counted in it."""
-    observation = Observation(
-        kind=ObservationKind.FIRING,
-        source=window.newest_source,
-        observed_at=window.newest_observed_at,
-        confidence=span.pinned.rule.confidence,
-        detections=window.detections,
-        first_observed_at=_unless(window.first_observed_at, window.newest_observed_at),
-        age_s=window.age_s or None,
-    )
-    return _candidate(span, window, window.severity, observation, _fitting(window.kept))
+    return _candidate(span, window, window.severity, _trouble(span, window), _fitting(window.kept))
 
 
 def later_candidate(span: Span, window: Window, detections: tuple[Detection, ...]) -> Candidate:
     """Return the candidate of what is counted in a window after it reached its threshold. `window`: with them counted;
     `detections`: those of them that count.
     """
-    tally = _tally(detections)
-    sources = tuple(sorted({item.source for item in detections} - {tally.newest[1]}))
-    observation = Observation(
-        kind=ObservationKind.FIRING,
-        source=tally.newest[1],
-        observed_at=tally.newest[0],
-        confidence=span.pinned.rule.confidence,
-        detections=len(detections),
-        first_observed_at=_unless(tally.first, tally.newest[0]),
-        more_sources=sources or None,
-        age_s=tally.age_s or None,
-    )
+    alone = count(span, None, detections)
+    sources = tuple(sorted({item.source for item in detections} - {alone.newest_source}))
+    observation = _trouble(span, alone).model_copy(update={"more_sources": sources or None})
     kept = tuple(sorted(map(_kept, detections), key=lambda item: item.rank))
-    return _candidate(span, window, tally.severity, observation, kept)
+    return _candidate(span, window, alone.severity, observation, kept)
+
+
+def _trouble(span: Span, counted: Window) -> Observation:
+    """Return what was counted as the one observation that it comes to."""
+    first, newest = counted.first_observed_at, counted.newest_observed_at
+    return Observation(
+        kind=ObservationKind.FIRING,
+        source=counted.newest_source,
+        observed_at=newest,
+        confidence=span.pinned.rule.confidence,
+        detections=counted.detections,
+        first_observed_at=first if first != newest else None,
+        age_s=counted.age_s or None,
+    )
 
 
 def _fitting(kept: tuple[Kept, ...]) -> tuple[Kept, ...]:
@@ -342,10 +320,6 @@ def _kept(detection: Detection) -> Kept:
 def _evidence(kept: Kept) -> Evidence:
     where = f"{kept.source} {kept.resource}" if kept.resource else kept.source
     return Evidence(kind="detection", ref=kept.id, observed_at=kept.observed_at, note=f"{kept.severity} {where}"[:512])
-
-
-def _unless(time: datetime, other: datetime) -> datetime | None:
-    return None if time == other else time
 
 
 def _filled(rule: Rule, template: str, group: Document, length_max: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
 from pipeline.domain.authority import AuthorityContext
 from pipeline.domain.base import EVENT_BYTES_MAX, EVIDENCE_MAX
@@ -69,12 +69,10 @@ def decide_candidates(reported: Iterable[Reported], holder: Incident | None, gat
     it would have moved nothing before. A recovery never begins or moves anything.
     """
     waiting = sorted((_held(one, gate.controls) for one in reported), key=lambda one: one.rank)
-    unknown = [one for one in waiting if isinstance(gate.policies.newest(one.candidate.policy_id), Refusal)]
-    if unknown:
-        refusal = gate.policies.newest(unknown[0].candidate.policy_id)
-        same = tuple(one for one in unknown if one.candidate.policy_id == unknown[0].candidate.policy_id)
+    for named in dict.fromkeys(one.candidate.policy_id for one in waiting):
+        refusal = gate.policies.newest(named)
         if isinstance(refusal, Refusal):
-            return Ruling(refusal, same)
+            return Ruling(refusal, tuple(one for one in waiting if one.candidate.policy_id == named))
     if holder is not None and holder.state in HOLDS_KEY:
         waiting = [_of_the_past(one, holder) for one in waiting]
         joining = tuple(takewhile(lambda one: not _expired(one.candidate, holder, gate), waiting))
@@ -99,7 +97,12 @@ def _of_the_past(one: Reported, holder: Incident) -> Reported:
     seen = one.candidate.observation
     if seen.kind is not ObservationKind.FIRING or not is_backlog(one.candidate, holder):
         return one
-    return replace(one, candidate=replace(one.candidate, observation=seen.model_copy(update={"detections": 0})))
+    return _marked(one, detections=0)
+
+
+def _marked(one: Reported, **marks: Any) -> Reported:
+    seen = one.candidate.observation.model_copy(update=marks)
+    return replace(one, candidate=replace(one.candidate, observation=seen))
 
 
 def attach(reported: Sequence[Reported], holder: Incident) -> Ruling:
@@ -120,10 +123,7 @@ def _held(one: Reported, controls: PinnedControls) -> Reported:
     if seen.kind is not ObservationKind.FIRING or one.candidate.correlation is not None:
         return one
     window = controls.maintenance(one.candidate.service, seen.observed_at)
-    if window is None:
-        return one
-    marked = seen.model_copy(update={"maintenance": window.id})
-    return replace(one, candidate=replace(one.candidate, observation=marked))
+    return one if window is None else _marked(one, maintenance=window.id)
 
 
 def _troubles(one: Reported) -> bool:

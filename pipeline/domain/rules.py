@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
-from pipeline.domain.base import Line, Model, Sequence, Service, Share, Slug, covers, read
+from pipeline.domain.base import Line, Model, Sequence, Service, Share, Slug, any_covers, read
 from pipeline.domain.candidates import Detection
 from pipeline.domain.canonical import Document, digest
 from pipeline.domain.errors import Refusal
@@ -89,15 +89,11 @@ class Rule(Model):
 
     def matches(self, detection: Detection) -> bool:
         return (
-            _any(self.match.services, detection.service)
-            and _any(self.match.sources, detection.source)
-            and _any(self.match.signal_types, detection.signal_type)
+            any_covers(self.match.services, detection.service)
+            and any_covers(self.match.sources, detection.source)
+            and any_covers(self.match.signal_types, detection.signal_type)
             and detection.severity in self.match.severities
         )
-
-
-def _any(patterns: tuple[str, ...], text: str) -> bool:
-    return any(covers(pattern, text) for pattern in patterns)
 
 
 def _names_in(template: str) -> list[str]:

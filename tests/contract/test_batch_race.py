@@ -27,6 +27,7 @@ from tests.contract.commits import NOW
 from tests.contract.rigs import DEADLINE_S, SetClock, received, rig
 from tests.contract.worlds import World
 from tests.support.audit import audit_history
+from tests.support.bodies import ERRORS_RULE
 
 CANDIDATE: Final = {
     "type": "candidate",
@@ -36,21 +37,7 @@ CANDIDATE: Final = {
     "dedupKey": "checkout-5xx",
 }
 THRESHOLD: Final = 12
-RULES: Final = Rules.load(
-    [
-        normalise(
-            {
-                "ruleId": "errors",
-                "version": 1,
-                "windowS": 3600,
-                "threshold": {"detections": THRESHOLD},
-                "confidence": 1,
-                "title": "{service} fails",
-            }
-        )
-    ],
-    shipped.policies(),
-)
+RULES: Final = Rules.load([normalise(ERRORS_RULE | {"threshold": {"detections": THRESHOLD}})], shipped.policies())
 
 
 class Consumer:

@@ -1,17 +1,15 @@
 """What every incident store promises. The stores differ in nothing that a test here can see."""
 
-import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from pipeline.domain.canonical import Document
 from pipeline.domain.envelope import IncidentEvent, event_hash
-from pipeline.domain.errors import Conflict, Corrupt
+from pipeline.domain.errors import Corrupt
 from pipeline.domain.ids import pointer_id
 from pipeline.domain.incidents import Incident
 from pipeline.domain.transitions import State
@@ -26,7 +24,7 @@ from pipeline.services.ports import (
     VersionMoved,
 )
 from tests.contract.commits import NOW, attaching, beginning, moving, receipt
-from tests.contract.worlds import World
+from tests.contract.worlds import World, raced
 
 
 async def apply(store: IncidentStore, commit: Commit) -> Incident:
@@ -279,13 +277,7 @@ async def test_of_32_commits_on_one_version_exactly_one_takes_effect(world: Worl
     commits = [attaching(first, f"r{number}") for number in range(32)]
     rng.shuffle(commits)
 
-    async def attempt(commit: Commit) -> Any:
-        try:
-            return await world.store.commit(commit)
-        except Conflict:
-            return await world.store.commit(commit)
-
-    results = await asyncio.gather(*(attempt(commit) for commit in commits))
+    results = await raced(world, commits)
     assert [type(result) for result in results].count(Committed) == 1
     assert [type(result) for result in results].count(VersionMoved) == 31
     winner = commits[results.index(Committed())]

@@ -1,17 +1,14 @@
 """Correlation windows: counted with the receipts of what is counted, or not at all. On every store."""
 
-import asyncio
 import random
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from pipeline.domain.errors import Conflict
 from pipeline.services.ports import Commit, Committed, PointerMoved, ReceiptExists, VersionMoved, WindowMoved
 from tests.contract.commits import attaching, beginning, counting, receipt, window
 from tests.contract.test_incident_store import apply, refused
-from tests.contract.worlds import World
+from tests.contract.worlds import World, raced
 
 
 async def counted(world: World, commit: Commit) -> None:
@@ -108,13 +105,7 @@ async def test_of_many_counts_on_one_state_exactly_one_takes_effect(world: World
     commits = [counting(f"r{number}", version=2) for number in range(16)]
     rng.shuffle(commits)
 
-    async def attempt(commit: Commit) -> Any:
-        try:
-            return await world.store.commit(commit)
-        except Conflict:
-            return await world.store.commit(commit)
-
-    results = await asyncio.gather(*(attempt(commit) for commit in commits))
+    results = await raced(world, commits)
     assert [type(result) for result in results].count(Committed) == 1
     assert [type(result) for result in results].count(WindowMoved) == 15
     kept = [await world.store.load_receipt(receipt(f"r{number}").id) for number in range(16)]

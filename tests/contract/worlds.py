@@ -1,21 +1,35 @@
 """Stores under test, each with a way to look at all it holds and to damage it behind its back."""
 
+import asyncio
 import copy
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.domain.canonical import Document
+from pipeline.domain.errors import Conflict
 from pipeline.runtime.clock import SystemClock
-from pipeline.services.ports import IncidentStore
+from pipeline.services.ports import Commit, IncidentStore
 from pipeline.stores.clients import open_clients
 from pipeline.stores.dynamodb import DynamoIncidentStore, Tables
 from pipeline.stores.items import to_item
 from pipeline.stores.memory import MemoryStore
 from tests.contract.tables import create_tables, delete_tables
+
+
+async def raced(world: "World", commits: Sequence[Commit]) -> list[Any]:
+    """Try commits all at once, each once more where another's transaction was in its way; return their results."""
+
+    async def attempt(commit: Commit) -> Any:
+        try:
+            return await world.store.commit(commit)
+        except Conflict:
+            return await world.store.commit(commit)
+
+    return await asyncio.gather(*(attempt(commit) for commit in commits))
 
 
 class World(Protocol):

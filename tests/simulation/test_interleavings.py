@@ -19,7 +19,7 @@ from pipeline.domain.transitions import State
 from pipeline.services.decision import Applied, View
 from pipeline.stores.memory import MemoryStore
 from tests.support.audit import audit, fold
-from tests.support.bodies import candidate_body, command_body, text_of
+from tests.support.bodies import ERRORS_RULE, candidate_body, command_body, text_of
 from tests.support.clock import NOW
 from tests.support.histories import POLICIES
 from tests.support.registry import DETECTOR
@@ -29,21 +29,7 @@ ORDERS_MAX: Final = 20_000
 RESOLVED_AT: Final = NOW + timedelta(minutes=1)
 AFTER: Final = RESOLVED_AT + timedelta(minutes=1)
 THRESHOLD: Final = 4
-RULES: Final = Rules.load(
-    [
-        normalise(
-            {
-                "ruleId": "errors",
-                "version": 1,
-                "windowS": 3600,
-                "threshold": {"detections": THRESHOLD},
-                "confidence": 1,
-                "title": "{service} fails",
-            }
-        )
-    ],
-    POLICIES,
-)
+RULES: Final = Rules.load([normalise(ERRORS_RULE | {"threshold": {"detections": THRESHOLD}})], POLICIES)
 
 
 @dataclass

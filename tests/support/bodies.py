@@ -17,6 +17,15 @@ SMALLEST_CANDIDATE: Final = {
     "dedupKey": "checkout-5xx",
 }
 
+# A rule that counts everything of a service: so many within an hour.
+ERRORS_RULE: Final = {
+    "ruleId": "errors",
+    "version": 1,
+    "windowS": 3600,
+    "confidence": 1,
+    "title": "{service} fails",
+}
+
 
 def without_gaps(document: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not ...}

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli.controls import Desk, _the_one, caller, duration, held, moment, phase
+from pipeline.cli.controls import Desk, _the_one, caller, duration, held, phase
 from pipeline.cli.main import app
 from pipeline.cli.session import Invocation
 from pipeline.cli.status import Held, _show_held
 from pipeline.cli.target import Selection
-from pipeline.cli.terminal import FAILED, REFUSED, CommandError, Screen
+from pipeline.cli.terminal import FAILED, REFUSED, CommandError, Screen, time_of
 from pipeline.domain.controls import Controls, MaintenanceWindow, pause
 from pipeline.stores.controls import ControlsParameter
 from tests.support.clock import FixedClock
@@ -48,13 +48,13 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["2026-01-31T03:00Z", "2026-01-31 03:00:00z", "2026-01-31T04:00+01:00"])
 def test_a_time_needs_no_seconds(text: str) -> None:
-    assert moment(text, "--from", HERE) == NOW
+    assert time_of(text, "--from", HERE.opx) == NOW
 
 
 @pytest.mark.parametrize("text", ["2026-01-31T03:00", "03:00", "tomorrow", "2026-02-30T03:00Z", "1769828400"])
 def test_a_time_without_a_zone_or_a_day_is_refused(text: str) -> None:
     with pytest.raises(CommandError, match="2026-01-31T03:00Z"):
-        moment(text, "--from", HERE)
+        time_of(text, "--from", HERE.opx)
 
 
 def test_a_window_is_to_come_then_now_then_over() -> None:
