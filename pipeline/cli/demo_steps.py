@@ -25,6 +25,7 @@ from pipeline.domain.canonical import Document
 from pipeline.domain.ids import incident_id
 from pipeline.domain.incidents import Incident
 from pipeline.domain.replay import Divergence, verify
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import Listing
 
 DRAIN_S: Final = 60.0
@@ -158,7 +159,7 @@ class Stored:
 
 async def read_stored(session: Session) -> Stored:
     """Read every incident and every event; the events by a scan of the whole table, so that none is overlooked."""
-    incidents = await session.store.list_incidents(Listing(limit=1000))
+    incidents = await list_incidents(session.store, Listing(limit=1000))
     found: dict[str, list[Document]] = {}
     async for document in session.store.scan_events():
         found.setdefault(str(document["incidentId"]), []).append(document)

@@ -53,6 +53,7 @@ from pipeline.domain.incidents import Incident
 from pipeline.domain.transitions import HOLDS_KEY, UNPROMOTED
 from pipeline.runtime import shipped
 from pipeline.runtime.clock import SystemClock
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import Listing
 
 SERVICE_MAX: Final = 20
@@ -158,7 +159,7 @@ async def _incident(desk: Desk, text: str) -> Incident | None:
         return await find_incident(desk.session.store, wanted, desk.invocation.opx)
     if not _LIKE_AN_ID.fullmatch(wanted):
         return None
-    found = matches(await desk.session.store.list_incidents(Listing(limit=SEARCHED_MAX)), wanted)
+    found = matches(await list_incidents(desk.session.store, Listing(limit=SEARCHED_MAX)), wanted)
     return await find_incident(desk.session.store, wanted, desk.invocation.opx) if found else None
 
 
@@ -224,10 +225,10 @@ def _document(desk: Desk, incident: Incident, decisions: Sequence[Recorded]) -> 
 async def _named(desk: Desk, names: Names, config: Path | None) -> int:
     """Tell of a service's incidents, or of those a name is in, and of what rules count of it."""
     store, wanted = desk.session.store, names.service or names.what
-    found = list(await store.list_incidents(Listing(service=wanted, limit=SERVICE_MAX + 1)))
+    found = list(await list_incidents(store, Listing(service=wanted, limit=SERVICE_MAX + 1)))
     if not found or names.what != wanted:
         text = names.what.casefold()
-        every = await store.list_incidents(Listing(service=names.service, limit=SEARCHED_MAX))
+        every = await list_incidents(store, Listing(service=names.service, limit=SEARCHED_MAX))
         found = [one for one in every if text in one.title.casefold() or text in one.metadata.dedup_key.casefold()]
     told, missing = named_by(names, desk.known.rules, shipped.alarm_mappings(config))
     keys = {(one.service, one.metadata.dedup_key) for one in found}

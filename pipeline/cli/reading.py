@@ -20,6 +20,7 @@ from pipeline.cli.terminal import (
 )
 from pipeline.domain.incidents import Incident
 from pipeline.domain.transitions import State, transitions_from
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import IncidentStore, Listing
 
 SEARCHED_MAX: Final = 1000
@@ -41,7 +42,7 @@ def incidents(
 
     async def work(invocation: Invocation) -> int:
         async with open_session(invocation.selection, "dynamodb") as session:
-            found = await session.store.list_incidents(Listing(state, service, limit + 1))
+            found = await list_incidents(session.store, Listing(state=state, service=service, limit=limit + 1))
         screen, shown = invocation.screen, found[:limit]
         if screen.as_json:
             for incident in shown:
@@ -80,7 +81,7 @@ async def find_incident(store: IncidentStore, text: str, opx: str = "opx") -> In
         incident = await store.load(wanted)
         found = [] if incident is None else [incident]
     else:
-        found = matches(await store.list_incidents(Listing(limit=SEARCHED_MAX)), wanted)
+        found = matches(await list_incidents(store, Listing(limit=SEARCHED_MAX)), wanted)
     if len(found) == 1:
         return found[0]
     if not found:

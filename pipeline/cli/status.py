@@ -17,6 +17,7 @@ from pipeline.domain.controls import Controls
 from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.domain.incidents import Incident
 from pipeline.runtime.clock import SystemClock
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import Listing
 
 NEWEST: Final = 5
@@ -38,7 +39,7 @@ def status(context: typer.Context) -> None:
             queues, states, newest, held = await asyncio.gather(
                 depths(session),
                 incidents_by_state(session),
-                session.store.list_incidents(Listing(limit=NEWEST)),
+                list_incidents(session.store, Listing(limit=NEWEST)),
                 _held(session),
             )
             last = [document for incident in newest for document in await _last_event(session, incident)]

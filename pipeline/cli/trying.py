@@ -20,6 +20,7 @@ from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, Screen, c
 from pipeline.cli.versioned import Config, in_force, the_policy
 from pipeline.domain.canonical import Document, format_time, parse_document
 from pipeline.domain.errors import Rejected
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import Listing
 
 STACK: Final = "stack"
@@ -96,7 +97,7 @@ async def _history(invocation: Invocation, against: str, service: str | None) ->
         if service is None:
             yield session.store.scan_events()
             return
-        found = await session.store.list_incidents(Listing(service=service, limit=INCIDENTS_MAX))
+        found = await list_incidents(session.store, Listing(service=service, limit=INCIDENTS_MAX))
         if len(found) == INCIDENTS_MAX:
             invocation.screen.notice(f"Only the newest {INCIDENTS_MAX} incidents of {service} (without --service: all).")
 

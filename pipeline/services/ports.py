@@ -6,7 +6,7 @@ One decision is one `Commit`; a store applies it wholly or not at all and says e
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from pipeline.domain.base import DedupKey, Model, Service, Uuid
 from pipeline.domain.base import Sequence as EventSequence
@@ -16,7 +16,7 @@ from pipeline.domain.correlation import Window
 from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.incidents import Incident
 from pipeline.domain.receipts import IdempotencyRecord
-from pipeline.domain.transitions import State
+from pipeline.domain.transitions import Severity, State
 
 
 class Pointer(Model):
@@ -102,17 +102,62 @@ class WindowMoved:
 CommitResult = Committed | ReceiptExists | PointerMoved | VersionMoved | WindowMoved
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in a listing, which an incident keeps for ever: listings descend by creation, then by id."""
+
+    created_at: datetime
+    incident_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Which incidents to list, newest first; None means any."""
+    """Which incidents to list, newest first; None means any. `since` is included, `until` and `before` are not."""
 
     state: State | None = None
     service: str | None = None
+    severity: Severity | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     limit: int = 50
+    before: Position | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError("a listing of nothing; the limit is at least 1")
+
+    def matches(self, incident: Incident) -> bool:
+        """Return whether an incident, as it is, belongs into this listing."""
+        return (
+            (self.state is None or incident.state is self.state)
+            and (self.service is None or incident.service == self.service)
+            and (self.severity is None or incident.severity is self.severity)
+            and (self.since is None or self.since <= incident.created_at)
+            and (self.until is None or incident.created_at < self.until)
+            and (self.before is None or position(incident) < self.before)
+        )
+
+
+def position(incident: Incident) -> Position:
+    return Position(incident.created_at, incident.incident_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a listing. `next` is where to go on, None only at the end: a short page, even an empty one, may have it."""
+
+    incidents: tuple[Incident, ...]
+    next: Position | None
+
+
+# Entries of an index examined for one page, at most: a filter that finds little costs more pages, not longer ones.
+EXAMINED_MAX: Final = 1000
 
 
 class IncidentStore(Protocol):
-    """The three tables. Every method may raise `Unavailable`; reads are strongly consistent but for `list_ids`."""
+    """The three tables. Every method may raise `Unavailable`. Reads are strongly consistent, but for which incidents `page`
+    finds: an index lags a moment behind.
+    """
 
     async def commit(self, commit: Commit) -> CommitResult:
         """Apply a commit atomically. Raises `Conflict` where another transaction was in the way, `Corrupt` where an event
@@ -128,16 +173,20 @@ class IncidentStore(Protocol):
 
     async def load_receipt(self, receipt_id: str) -> IdempotencyRecord | None: ...
 
-    def history(self, incident_id: str, after: int = 0) -> AsyncIterator[Document]:
-        """Yield the stored events behind sequence `after`, in order, as stored."""
+    def history(self, incident_id: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Document]:
+        """Yield the stored events behind sequence `after`, in order, as stored; at most `limit`."""
         ...
 
     def scan_events(self) -> AsyncIterator[Document]:
         """Yield every stored event of every incident, in no order, as stored."""
         ...
 
-    async def list_incidents(self, listing: Listing) -> tuple[Incident, ...]:
-        """Return the newest incidents that match; the index lags a moment behind, the rows returned do not."""
+    async def page(self, listing: Listing) -> Page:
+        """Return a page of the incidents that match, as they are now.
+
+        Going on from each page's `next` finds every incident that matched throughout, exactly once and in order, whatever
+        else happens meanwhile. Work is bounded by `EXAMINED_MAX`.
+        """
         ...
 
 

@@ -14,24 +14,28 @@ from pipeline.domain.ids import pointer_id
 from pipeline.domain.incidents import INCIDENT, Incident
 from pipeline.domain.receipts import RECEIPT, IdempotencyRecord
 from pipeline.services.ports import (
+    EXAMINED_MAX,
     Commit,
     CommitResult,
     Committed,
     KeyHeld,
     Listing,
+    Page,
     Pointer,
     PointerMoved,
     ReceiptExists,
     RowUnmoved,
     VersionMoved,
     WindowMoved,
+    position,
 )
 
 
 class MemoryStore:
     """Implements `IncidentStore`. `feed` is every event document in commit order, as the table's stream would carry it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, examined_max: int = EXAMINED_MAX) -> None:
+        self.examined_max = examined_max
         self.incidents: dict[str, Document] = {}
         self.pointers: dict[str, Pointer] = {}
         self.receipts: dict[str, Document] = {}
@@ -122,23 +126,25 @@ class MemoryStore:
         document = self.receipts.get(receipt_id)
         return None if document is None else read(RECEIPT, document)
 
-    async def history(self, incident_id: str, after: int = 0) -> AsyncIterator[Document]:
-        for sequence, document in sorted(self.events.get(incident_id, {}).items()):
-            if sequence > after:
-                yield document
+    async def history(self, incident_id: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Document]:
+        behind = [document for sequence, document in sorted(self.events.get(incident_id, {}).items()) if sequence > after]
+        for document in behind[:limit]:
+            yield document
 
     async def scan_events(self) -> AsyncIterator[Document]:
         for history in list(self.events.values()):
             for document in list(history.values()):
                 yield document
 
-    async def list_incidents(self, listing: Listing) -> tuple[Incident, ...]:
+    async def page(self, listing: Listing) -> Page:
         rows = [read(INCIDENT, document) for document in self.incidents.values()]
-        rows = [
-            row
-            for row in rows
-            if (listing.state is None or row.state is listing.state)
-            and (listing.service is None or row.service == listing.service)
-        ]
-        rows.sort(key=lambda row: (row.created_at, row.incident_id), reverse=True)
-        return tuple(rows[: listing.limit])
+        if listing.before is not None:
+            rows = [row for row in rows if position(row) < listing.before]
+        rows.sort(key=position, reverse=True)
+        found: list[Incident] = []
+        for examined, row in enumerate(rows, start=1):
+            if listing.matches(row):
+                found.append(row)
+            if (len(found) == listing.limit or examined == self.examined_max) and examined < len(rows):
+                return Page(tuple(found), position(row))
+        return Page(tuple(found), None)

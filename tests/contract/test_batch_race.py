@@ -21,6 +21,7 @@ from pipeline.domain.transitions import State
 from pipeline.runtime import shipped
 from pipeline.services.decision import Answered, Applied, DecisionLoop, View
 from pipeline.services.intake import IntakeService
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import IncidentStore, Listing
 from pipeline.stores.controls import FixedControls
 from tests.contract.commits import NOW
@@ -72,7 +73,7 @@ def answers_of(outcomes: Sequence[Answered]) -> list[Answer]:
 
 
 async def only_incident(store: IncidentStore) -> Incident:
-    (incident,) = await store.list_incidents(Listing())
+    (incident,) = await list_incidents(store, Listing())
     audit_history([document async for document in store.history(incident.incident_id)], shipped.policies())
     return incident
 
@@ -114,7 +115,7 @@ async def test_a_batch_delivered_to_two_consumers_at_once_counts_once(world: Wor
 async def test_a_threshold_crossed_by_two_consumers_at_once_makes_one_incident(world: World, rng: random.Random) -> None:
     everything = [detection(number) for number in range(THRESHOLD - 2)]
     await Consumer(world.store, SetClock()).take(everything)
-    assert await world.store.list_incidents(Listing()) == ()
+    assert await list_incidents(world.store, Listing()) == ()
 
     batches = [[detection(100 * consumer + number) for number in range(5)] for consumer in range(1, 5)]
     rng.shuffle(batches)
@@ -180,7 +181,7 @@ async def test_a_batch_racing_a_resolve_is_evidence_or_the_next_occurrence(world
         taken, resolved = await asyncio.gather(Consumer(world.store, clock).take(batch), resolve())
         assert isinstance(resolved, Applied)
         assert answers_of(taken) in ([Answer.JOINED] * 3, [Answer.CREATED] + [Answer.JOINED] * 2)
-        rows = [row for row in await world.store.list_incidents(Listing(limit=100)) if row.metadata.dedup_key == key]
+        rows = [row for row in await list_incidents(world.store, Listing(limit=100)) if row.metadata.dedup_key == key]
         rows.sort(key=lambda row: row.metadata.occurrence)
         assert (rows[0].incident_id, rows[0].state) == (identity, State.RESOLVED)
         assert sum(row.metadata.promotion.detections for row in rows) == 4

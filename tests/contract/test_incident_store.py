@@ -13,6 +13,7 @@ from pipeline.domain.errors import Corrupt
 from pipeline.domain.ids import pointer_id
 from pipeline.domain.incidents import Incident
 from pipeline.domain.transitions import State
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import (
     Commit,
     CommitResult,
@@ -67,7 +68,7 @@ async def test_nothing_is_there_before_it_is_written(world: World) -> None:
     assert await world.store.load_receipt(receipt("k1").id) is None
     assert await collect(world.store.history(incident.incident_id)) == []
     assert await collect(world.store.scan_events()) == []
-    assert await world.store.list_incidents(Listing()) == ()
+    assert await list_incidents(world.store, Listing()) == ()
 
 
 async def test_what_was_stored_verifies_after_the_read(world: World) -> None:
@@ -231,25 +232,25 @@ async def several(store: IncidentStore, count: int) -> None:
 
 async def test_a_listing_is_newest_first_and_filters(world: World) -> None:
     await several(world.store, 12)
-    found = await world.store.list_incidents(Listing())
+    found = await list_incidents(world.store, Listing())
     assert listed(found) == [f"d{number:03}" for number in reversed(range(12))]
-    by_state = await world.store.list_incidents(Listing(state=State.OPEN))
+    by_state = await list_incidents(world.store, Listing(state=State.OPEN))
     assert listed(by_state) == ["d009", "d008", "d005", "d004", "d001", "d000"]
-    by_service = await world.store.list_incidents(Listing(service="search"))
+    by_service = await list_incidents(world.store, Listing(service="search"))
     assert listed(by_service) == ["d011", "d009", "d007", "d005", "d003", "d001"]
-    both = await world.store.list_incidents(Listing(state=State.OPEN, service="search"))
+    both = await list_incidents(world.store, Listing(state=State.OPEN, service="search"))
     assert listed(both) == ["d009", "d005", "d001"]
-    assert await world.store.list_incidents(Listing(state=State.CLOSED)) == ()
-    assert await world.store.list_incidents(Listing(service="nobody")) == ()
+    assert await list_incidents(world.store, Listing(state=State.CLOSED)) == ()
+    assert await list_incidents(world.store, Listing(service="nobody")) == ()
 
 
 async def test_a_listing_ends_at_its_limit(world: World) -> None:
     await several(world.store, 12)
     for limit in (1, 2, 5, 12, 50):
         newest = [f"d{number:03}" for number in reversed(range(12))][:limit]
-        assert listed(await world.store.list_incidents(Listing(limit=limit))) == newest
-    assert listed(await world.store.list_incidents(Listing(State.OPEN, "search", 2))) == ["d009", "d005"]
-    assert await world.store.list_incidents(Listing(limit=0)) == ()
+        assert listed(await list_incidents(world.store, Listing(limit=limit))) == newest
+    both = Listing(state=State.OPEN, service="search", limit=2)
+    assert listed(await list_incidents(world.store, both)) == ["d009", "d005"]
 
 
 async def test_a_listing_of_many_is_longer_than_one_batch_and_shorter_than_one_partition(world: World) -> None:
@@ -257,8 +258,8 @@ async def test_a_listing_of_many_is_longer_than_one_batch_and_shorter_than_one_p
         await apply(world.store, beginning(f"k{number}", dedup_key=f"d{number:03}", now=NOW + timedelta(seconds=number)))
     newest = [f"d{number:03}" for number in reversed(range(120))]
     for limit in (1, 4, 110):
-        assert listed(await world.store.list_incidents(Listing(limit=limit))) == newest[:limit]
-        assert listed(await world.store.list_incidents(Listing(service="checkout", limit=limit))) == newest[:limit]
+        assert listed(await list_incidents(world.store, Listing(limit=limit))) == newest[:limit]
+        assert listed(await list_incidents(world.store, Listing(service="checkout", limit=limit))) == newest[:limit]
 
 
 async def test_a_listing_finds_the_one_match_behind_many_newer_incidents(world: World) -> None:
@@ -266,7 +267,7 @@ async def test_a_listing_finds_the_one_match_behind_many_newer_incidents(world: 
     opened = await apply(world.store, moving(oldest, State.OPEN, "k-open"))
     for number in range(40):
         await apply(world.store, beginning(f"k{number}", dedup_key=f"d{number}", now=NOW + timedelta(seconds=1 + number)))
-    assert await world.store.list_incidents(Listing(state=State.OPEN, service="checkout", limit=1)) == (opened,)
+    assert await list_incidents(world.store, Listing(state=State.OPEN, service="checkout", limit=1)) == (opened,)
 
 
 # --- races -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pipeline.domain.envelope import GENESIS_HASH
 from pipeline.domain.receipts import Answer
 from pipeline.domain.transitions import State
 from pipeline.services.decision import Applied, Outcome, Replayed
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import Listing
 from tests.contract.commits import NOW
 from tests.contract.rigs import Rig, SetClock, rig
@@ -29,7 +30,7 @@ async def test_32_first_candidates_of_one_key_make_one_incident(world: World, rn
     assert len(applied) == 32
     assert sorted(outcome.receipt.result.answer for outcome in applied) == [Answer.CREATED] + [Answer.JOINED] * 31
 
-    (incident,) = await world.store.list_incidents(Listing())
+    (incident,) = await list_incidents(world.store, Listing())
     documents = [document async for document in world.store.history(incident.incident_id)]
     assert [document["sequence"] for document in documents] == list(range(1, incident.version + 1))
     assert [document["previousHash"] for document in documents] == [
@@ -49,7 +50,7 @@ async def test_copies_of_one_message_at_once_take_effect_once(world: World, rng:
     outcomes = await at_once(services, rng, ["same"] * 16)
     assert [type(outcome) for outcome in outcomes].count(Applied) == 1
     assert [type(outcome) for outcome in outcomes].count(Replayed) == 15
-    (incident,) = await world.store.list_incidents(Listing())
+    (incident,) = await list_incidents(world.store, Listing())
     assert incident.version == 2
 
 
@@ -57,7 +58,7 @@ async def test_a_later_occurrence_begins_once_however_many_ask(world: World, rng
     clock = SetClock()
     services = rig(world.store, clock)
     await services.candidate("m0")
-    (first,) = await world.store.list_incidents(Listing())
+    (first,) = await list_incidents(world.store, Listing())
     await services.command("change-state", first.incident_id, "c1", newState="MITIGATING")
     await services.command("change-state", first.incident_id, "c2", newState="RESOLVED", reason="restarted")
 
@@ -65,7 +66,7 @@ async def test_a_later_occurrence_begins_once_however_many_ask(world: World, rng
     outcomes = await at_once(services, rng, [f"n{number}" for number in range(16)], NOW + timedelta(seconds=30))
     answers = sorted(outcome.receipt.result.answer for outcome in outcomes if isinstance(outcome, Applied))
     assert answers == [Answer.CREATED] + [Answer.JOINED] * 15
-    second, again = await world.store.list_incidents(Listing())
+    second, again = await list_incidents(world.store, Listing())
     assert again.incident_id == first.incident_id
     assert (second.metadata.occurrence, second.metadata.predecessor) == (2, first.incident_id)
     assert second.metadata.promotion.detections == 16

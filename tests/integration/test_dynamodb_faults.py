@@ -11,6 +11,7 @@ from pipeline.domain.errors import Conflict, Corrupt, Unavailable
 from pipeline.local.engine import RunningEngine
 from pipeline.runtime.clock import SystemClock
 from pipeline.services.decision import Applied, Replayed
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import Committed, Listing, ReceiptExists
 from pipeline.stores.clients import open_clients
 from pipeline.stores.dynamodb import DynamoIncidentStore
@@ -66,7 +67,7 @@ async def test_an_answer_lost_for_good_is_unavailable_and_the_redelivery_finds_t
 
     again = await services.candidate("m1")
     assert isinstance(again, Replayed)
-    (incident,) = await line.world.store.list_incidents(Listing())
+    (incident,) = await list_incidents(line.world.store, Listing())
     assert again.receipt.incident_id == incident.incident_id
     assert (incident.version, incident.metadata.promotion.detections) == (2, 1)
     assert await line.events() == 2
@@ -80,7 +81,7 @@ async def test_a_lost_answer_to_a_joining_candidate_counts_it_once(line: Line) -
     with pytest.raises(Unavailable):
         await services.candidate("m2")
     assert isinstance(await services.candidate("m2"), Applied | Replayed)
-    (incident,) = await line.world.store.list_incidents(Listing())
+    (incident,) = await list_incidents(line.world.store, Listing())
     assert incident.metadata.promotion.detections == 2
     assert await line.events() == incident.version == 3
 
@@ -199,7 +200,7 @@ async def test_keys_that_the_service_puts_off_are_asked_for_again(line: Line) ->
             parsed["Responses"] = {}
 
     line.world.client.meta.events.register("after-call.dynamodb.BatchGetItem", put_off)
-    assert await line.world.store.list_incidents(Listing()) == (commit.incident,)
+    assert await list_incidents(line.world.store, Listing()) == (commit.incident,)
     assert rounds == 3
 
 

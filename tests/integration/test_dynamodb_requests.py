@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from pipeline.local.engine import RunningEngine
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import Committed, Listing
 from tests.contract.commits import attaching, beginning
 from tests.contract.worlds import DynamoWorld, dynamo_world
@@ -49,7 +50,7 @@ async def test_every_read_but_an_indexs_is_strongly_consistent(tapped: Tapped) -
     await store.load_receipt(commit.receipts[0].id)
     assert len([document async for document in store.history(commit.incident.incident_id)]) == 1
     assert len([document async for document in store.scan_events()]) == 1
-    assert await store.list_incidents(Listing(service="checkout")) == (commit.incident,)
+    assert await list_incidents(store, Listing(service="checkout")) == (commit.incident,)
 
     assert [request["ConsistentRead"] for request in tapped.of("GetItem")] == [True] * 3
     assert [request["ConsistentRead"] for request in tapped.of("Scan")] == [True]

@@ -17,6 +17,7 @@ import pytest_asyncio
 from pipeline.domain.canonical import format_time
 from pipeline.local.engine import RunningEngine
 from pipeline.services.decision import Applied, Outcome, Replayed, View
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import Listing
 from tests.contract.commits import NOW
 from tests.contract.rigs import Rig, SetClock, rig
@@ -209,4 +210,4 @@ async def test_the_cost_of_a_first_candidate_does_not_grow_with_the_tables(bench
         await applied(await bench.services.candidate(f"m{number}", dedupKey=f"key-{number:03}"))
         spent.append(bench.cost.taken())
     assert spent[-1] == spent[0]
-    assert len(await bench.world.store.list_incidents(Listing(limit=100))) == 60
+    assert len(await list_incidents(bench.world.store, Listing(limit=100))) == 60

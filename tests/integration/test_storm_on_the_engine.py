@@ -8,6 +8,7 @@ import pytest
 from pipeline.domain.transitions import State
 from pipeline.local.engine import RunningEngine
 from pipeline.runtime import shipped
+from pipeline.services.listing import list_incidents
 from pipeline.services.ports import Listing
 from tests.contract.worlds import dynamo_world
 from tests.simulation.storm import CountingStore, FairQueue, drain, send
@@ -42,7 +43,7 @@ async def test_a_storm_on_the_engine_loses_nothing_and_costs_near_the_floor(
             f"{spent.reads} reads, {drained.seconds:.1f} s"
         )
         assert wire["before-send.dynamodb.TransactWriteItems"] == spent.transactions
-        rows = await world.store.list_incidents(Listing())
+        rows = await list_incidents(world.store, Listing())
         assert {row.metadata.dedup_key: row.metadata.promotion.detections for row in rows} == sent
         assert {row.state for row in rows} == {State.OPEN}
         for row in rows:
