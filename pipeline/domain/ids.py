@@ -15,6 +15,7 @@ NAMESPACE: Final = UUID("407e5554-6739-53e3-8ad8-d96d390bbc91")
 
 STATE_SHARDS: Final = 8
 SERVICE_SHARDS: Final = 4
+CREATED_SHARDS: Final = 4
 
 
 def incident_id(service: str, dedup_key: str, occurrence: int) -> str:

@@ -1,7 +1,7 @@
 """The three tables in DynamoDB. One decision is one TransactWriteItems; a write is never sent again by this file.
 
-Reads are strongly consistent and follow every page; only the indexes behind `list_incidents` lag, so the rows it returns
-are read again by key. Keys and items are in `items`, the reading of a cancelled transaction in `cancellations`.
+Reads are strongly consistent and follow every page; only the indexes behind `page` lag, so the rows it returns are read
+again by key. Keys and items are in `items`, the reading of a cancelled transaction in `cancellations`.
 """
 
 import asyncio
@@ -13,22 +13,37 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_random_exponential
 
-from pipeline.domain.canonical import Document
+from pipeline.domain.canonical import Document, format_time, parse_time
 from pipeline.domain.correlation import Window
 from pipeline.domain.errors import Corrupt, Unavailable
-from pipeline.domain.ids import SERVICE_SHARDS, STATE_SHARDS, pointer_id
+from pipeline.domain.ids import CREATED_SHARDS, SERVICE_SHARDS, STATE_SHARDS, pointer_id
 from pipeline.domain.incidents import Incident
 from pipeline.domain.receipts import IdempotencyRecord
-from pipeline.domain.transitions import State
-from pipeline.services.ports import Clock, Commit, CommitResult, Committed, KeyHeld, Listing, Pointer, RowUnmoved
+from pipeline.services.ports import (
+    EXAMINED_MAX,
+    Clock,
+    Commit,
+    CommitResult,
+    Committed,
+    KeyHeld,
+    Listing,
+    Page,
+    Pointer,
+    Position,
+    RowUnmoved,
+    position,
+)
 from pipeline.stores.cancellations import read_cancellation
 from pipeline.stores.clients import translate, translated
 from pipeline.stores.items import (
     CREATED_KEY,
+    CREATED_SHARD,
     PK,
     SERVICE_SHARD,
     STATE_SHARD,
     Item,
+    created_key,
+    created_shard,
     event_item,
     from_item,
     incident_item,
@@ -50,7 +65,12 @@ BATCH_GET_MAX: Final = 100
 BATCH_ROUNDS_MAX: Final = 8
 BATCH_WAIT = wait_random_exponential(multiplier=0.05, max=2)
 
+# Of a partition at once: one entry that was seen before, one that is new, and one that shows where it ends.
+ENTRIES_MIN: Final = 3
+
 Json = dict[str, Any]
+# An index's entry: createdKey and incidentId, which sort as positions do.
+Entry = tuple[str, str]
 # Called with the operation and what it consumed, for every answer; for measuring.
 CapacityReport = Callable[[str, Sequence[Json]], None]
 
@@ -71,11 +91,20 @@ class Tables:
 class DynamoIncidentStore:
     """Implements `IncidentStore` on an open client."""
 
-    def __init__(self, client: Any, tables: Tables, clock: Clock, *, report_capacity: CapacityReport | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        tables: Tables,
+        clock: Clock,
+        *,
+        report_capacity: CapacityReport | None = None,
+        examined_max: int = EXAMINED_MAX,
+    ) -> None:
         self.client = client
         self.tables = tables
         self.clock = clock
         self.report_capacity = report_capacity
+        self.examined_max = examined_max
 
     # --- the write ---------------------------------------------------------------------------------------------------
 
@@ -161,17 +190,23 @@ class DynamoIncidentStore:
 
     # --- histories ---------------------------------------------------------------------------------------------------
 
-    async def history(self, incident_id: str, after: int = 0) -> AsyncIterator[Document]:
-        request = {
+    async def history(self, incident_id: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Document]:
+        request: Json = {
             "TableName": self.tables.events,
             "ConsistentRead": True,
             "KeyConditionExpression": "#incident = :incident AND #sequence > :after",
             "ExpressionAttributeNames": {"#incident": "incidentId", "#sequence": "sequence"},
             "ExpressionAttributeValues": {":incident": {"S": incident_id}, ":after": {"N": str(after)}},
         }
+        if limit is not None:
+            request["Limit"] = limit
+        yielded = 0
         async for page in self._pages("query", request):
             for item in page["Items"]:
                 yield from_item(item)
+                yielded += 1
+                if yielded == limit:
+                    return
 
     async def scan_events(self) -> AsyncIterator[Document]:
         async for page in self._pages("scan", {"TableName": self.tables.events, "ConsistentRead": True}):
@@ -190,56 +225,70 @@ class DynamoIncidentStore:
 
     # --- listing -----------------------------------------------------------------------------------------------------
 
-    async def list_incidents(self, listing: Listing) -> tuple[Incident, ...]:
-        """Merge the newest of every index partition, then read the rows themselves and drop what no longer matches."""
-        if listing.limit < 1:
-            return ()
-        parts = await asyncio.gather(*(self._newest(query, listing.limit) for query in self._partitions(listing)))
-        # Behind the last key of a partition that has more, an order over all partitions isn't known.
-        known_down_to = max((keys[-1][0] for keys, more in parts if more), default="")
-        keys = sorted((key for keys, _ in parts for key in keys if key[0] >= known_down_to), reverse=True)
+    async def page(self, listing: Listing) -> Page:
+        """Merge the newest of every index partition, then read the rows themselves and keep what matches as it is now.
+
+        Nothing is filtered in an index. It lags, and what it shows as it was before would be passed over for good; the price
+        is one unit per row that is read in vain. By state alone there is no other way: what changed its state a moment ago
+        may be in neither partition yet. Neither a service nor the time of creation ever changes.
+        """
         found: list[Incident] = []
-        for start in range(0, len(keys), BATCH_GET_MAX):
-            rows = await self._rows([incident_id for _, incident_id in keys[start : start + BATCH_GET_MAX]])
-            found += [row for row in rows if listing.state is None or row.state is listing.state]
-            if len(found) >= listing.limit:
-                break
-        found.sort(key=lambda row: (row.created_at, row.incident_id), reverse=True)
-        return tuple(found[: listing.limit])
+        keys, whole = await self._entries(listing)
+        rest = keys
+        while rest and len(found) < listing.limit:
+            size = BATCH_GET_MAX if _reads_in_vain(listing) else min(BATCH_GET_MAX, listing.limit - len(found))
+            batch, rest = rest[:size], rest[size:]
+            rows = await self._rows([incident_id for _, incident_id in batch])
+            found += sorted(filter(listing.matches, rows), key=position, reverse=True)
+        if len(found) > listing.limit or (len(found) == listing.limit and (rest or not whole)):
+            return Page(tuple(found[: listing.limit]), position(found[listing.limit - 1]))
+        return Page(tuple(found), None if whole else _place(keys[-1]))
 
-    def _partitions(self, listing: Listing) -> list[Json]:
-        """Return one query per index partition: a service has the fewest, then a state, then all states."""
-        if listing.service is not None:
-            keys = [service_shard(listing.service, number) for number in range(SERVICE_SHARDS)]
-            return [self._partition("by-service", SERVICE_SHARD, key, listing.state) for key in keys]
-        states = tuple(State) if listing.state is None else (listing.state,)
-        keys = [state_shard(state, number) for state in states for number in range(STATE_SHARDS)]
-        return [self._partition("by-state", STATE_SHARD, key, None) for key in keys]
+    async def _entries(self, listing: Listing) -> tuple[list[Entry], bool]:
+        """Return the next entries of a listing, in order and without a gap, and whether these are all there are."""
+        low = "0" if listing.since is None else format_time(listing.since)
+        high = "9" if listing.until is None else format_time(listing.until)
+        if listing.before is not None:
+            high = min(high, created_key(listing.before))
+        if low >= high:
+            return [], True
+        queries = [self._partition(*partition, low, high) for partition in _partitions(listing)]
+        size = max(ENTRIES_MIN, self.examined_max // len(queries))
+        if not _reads_in_vain(listing):
+            # Of one partition, no more than the page holds can matter; and one that was seen, and one that shows more.
+            size = min(size, listing.limit + 2)
+        parts = await asyncio.gather(*(self._newest(query, size, listing.before) for query in queries))
+        # Down to where a partition goes on, an order over all of them is known; further down it isn't.
+        known_down_to = max((end for _, end in parts if end is not None), default="")
+        keys = sorted((key for keys, _ in parts for key in keys if key[0] > known_down_to), reverse=True)
+        return keys, not known_down_to
 
-    def _partition(self, index: str, name: str, key: str, state: State | None) -> Json:
-        names, values = {"#partition": name}, {":partition": {"S": key}}
-        request: Json = {
+    async def _newest(self, query: Json, size: int, before: Position | None) -> tuple[list[Entry], str | None]:
+        """Return a partition's newest entries behind `before`, and the createdKey above which none is missing.
+
+        Equal keys have no order that can be relied on, so a run of them counts once its end has been seen: it is read whole,
+        however long. (Longer than `size` takes hundreds of incidents of one microsecond and the same eight digits.)
+        """
+        keys: list[Entry] = []
+        behind = None if before is None else (created_key(before), before.incident_id)
+        async for page in self._pages("query", query | {"Limit": size}):
+            entries = [(item[CREATED_KEY]["S"], item[PK]["S"]) for item in page["Items"]]
+            keys += [entry for entry in entries if behind is None or entry < behind]
+            last = page.get("LastEvaluatedKey")
+            if last and keys and keys[0][0] > last[CREATED_KEY]["S"]:
+                return keys, last[CREATED_KEY]["S"]
+        return keys, None
+
+    def _partition(self, index: str, name: str, key: str, low: str, high: str) -> Json:
+        """Return the query of one index partition, newest first."""
+        return {
             "TableName": self.tables.incidents,
             "IndexName": index,
             "ScanIndexForward": False,
-            "KeyConditionExpression": "#partition = :partition",
-            "ExpressionAttributeNames": names,
-            "ExpressionAttributeValues": values,
+            "KeyConditionExpression": "#partition = :partition AND #created BETWEEN :low AND :high",
+            "ExpressionAttributeNames": {"#partition": name, "#created": CREATED_KEY},
+            "ExpressionAttributeValues": {":partition": {"S": key}, ":low": {"S": low}, ":high": {"S": high}},
         }
-        if state is not None:
-            request["FilterExpression"] = "#state = :state"
-            names["#state"] = "state"
-            values[":state"] = {"S": state.value}
-        return request
-
-    async def _newest(self, query: Json, limit: int) -> tuple[list[tuple[str, str]], bool]:
-        """Return up to `limit` (createdKey, incidentId) of one partition, newest first, and whether it has more."""
-        keys: list[tuple[str, str]] = []
-        async for page in self._pages("query", query | {"Limit": limit}):
-            keys += [(item[CREATED_KEY]["S"], item[PK]["S"]) for item in page["Items"]]
-            if len(keys) >= limit:
-                return keys[:limit], len(keys) > limit or bool(page.get("LastEvaluatedKey"))
-        return keys, False
 
     async def _rows(self, incident_ids: Sequence[str]) -> list[Incident]:
         """Read rows by key, consistently, in rounds until the service has put off none. Raises `Unavailable`."""
@@ -292,3 +341,24 @@ def _condition(name: str, number: int) -> Json:
         "ExpressionAttributeNames": {"#number": name},
         "ExpressionAttributeValues": {":expected": {"N": str(number)}},
     }
+
+
+def _partitions(listing: Listing) -> list[tuple[str, str, str]]:
+    """Return index, key attribute and key of the partitions that a listing is in: as few as hold all of it."""
+    if listing.service is not None:
+        keys = [service_shard(listing.service, number) for number in range(SERVICE_SHARDS)]
+        return [("by-service", SERVICE_SHARD, key) for key in keys]
+    if listing.state is not None:
+        keys = [state_shard(listing.state, number) for number in range(STATE_SHARDS)]
+        return [("by-state", STATE_SHARD, key) for key in keys]
+    return [("by-created", CREATED_SHARD, created_shard(number)) for number in range(CREATED_SHARDS)]
+
+
+def _reads_in_vain(listing: Listing) -> bool:
+    """Return whether rows of the listing's partitions may well not match."""
+    return listing.severity is not None or (listing.service is not None and listing.state is not None)
+
+
+def _place(entry: Entry) -> Position:
+    created, incident_id = entry
+    return Position(parse_time(created.partition("#")[0]), incident_id)

@@ -14,11 +14,11 @@ from pipeline.domain.canonical import Document, format_time, normalise
 from pipeline.domain.correlation import WINDOW, Window
 from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.errors import Corrupt, Rejected
-from pipeline.domain.ids import SERVICE_SHARDS, STATE_SHARDS, pointer_id, shard
+from pipeline.domain.ids import CREATED_SHARDS, SERVICE_SHARDS, STATE_SHARDS, pointer_id, shard
 from pipeline.domain.incidents import INCIDENT, Incident
 from pipeline.domain.receipts import RECEIPT, IdempotencyRecord
 from pipeline.domain.transitions import State
-from pipeline.services.ports import Pointer
+from pipeline.services.ports import Pointer, Position, position
 
 Item = dict[str, dict[str, Any]]
 M = TypeVar("M")
@@ -26,8 +26,9 @@ M = TypeVar("M")
 PK: Final = "pk"
 STATE_SHARD: Final = "stateShard"
 SERVICE_SHARD: Final = "serviceShard"
+CREATED_SHARD: Final = "createdShard"
 CREATED_KEY: Final = "createdKey"
-INDEX_KEYS: Final = (PK, STATE_SHARD, SERVICE_SHARD, CREATED_KEY)
+INDEX_KEYS: Final = (PK, STATE_SHARD, SERVICE_SHARD, CREATED_SHARD, CREATED_KEY)
 POINTER: TypeAdapter[Pointer] = TypeAdapter(Pointer)
 
 
@@ -35,15 +36,13 @@ POINTER: TypeAdapter[Pointer] = TypeAdapter(Pointer)
 
 
 def incident_item(incident: Incident) -> Item:
-    """Return the incident's row. The index keys change with the state alone, so evidence never writes to an index.
-
-    createdKey orders by creation; eight digits of the id settle a tie, since a whole one would push usual rows over 1 KB.
-    """
+    """Return the incident's row. The index keys change with the state alone, so evidence never writes to an index."""
     keys = {
         PK: incident.incident_id,
         STATE_SHARD: state_shard(incident.state, shard(incident.incident_id, STATE_SHARDS)),
         SERVICE_SHARD: service_shard(incident.service, shard(incident.incident_id, SERVICE_SHARDS)),
-        CREATED_KEY: f"{format_time(incident.created_at)}#{incident.incident_id[:8]}",
+        CREATED_SHARD: created_shard(shard(incident.incident_id, CREATED_SHARDS)),
+        CREATED_KEY: created_key(position(incident)),
     }
     return to_item(keys | incident.to_document())
 
@@ -91,6 +90,18 @@ def state_shard(state: State, number: int) -> str:
 
 def service_shard(service: str, number: int) -> str:
     return f"{service}#{number}"
+
+
+def created_shard(number: int) -> str:
+    return str(number)
+
+
+def created_key(place: Position) -> str:
+    """Return what the indexes sort by. Eight digits of the id: a whole one would push usual rows over 1 KB.
+
+    So two incidents may share a key, and whoever reads an index puts those in order by their ids.
+    """
+    return f"{format_time(place.created_at)}#{place.incident_id[:8]}"
 
 
 def row_key(key: str) -> Item:

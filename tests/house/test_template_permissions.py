@@ -66,6 +66,7 @@ GRANTS: dict[str, dict[str, str]] = {
         "IncidentsTable": "dynamodb:GetItem dynamodb:BatchGetItem",
         "IncidentsTable.Arn/index/by-state": "dynamodb:Query",
         "IncidentsTable.Arn/index/by-service": "dynamodb:Query",
+        "IncidentsTable.Arn/index/by-created": "dynamodb:Query",
         "EventsTable": "dynamodb:Query",
     }
     | dict.fromkeys((*QUEUES, *DLQS), "sqs:GetQueueAttributes"),

@@ -4,6 +4,7 @@ from itertools import combinations
 from uuid import UUID
 
 from pipeline.domain.ids import (
+    CREATED_SHARDS,
     NAMESPACE,
     SERVICE_SHARDS,
     STATE_SHARDS,
@@ -57,7 +58,7 @@ def test_a_receipt_is_scoped_to_its_principal_and_to_the_kind_of_its_key() -> No
 
 
 def test_shards_spread_incidents_evenly() -> None:
-    for shards in (STATE_SHARDS, SERVICE_SHARDS):
+    for shards in (STATE_SHARDS, SERVICE_SHARDS, CREATED_SHARDS):
         counts = [0] * shards
         for number in range(4000):
             counts[shard(incident_id("checkout", f"key-{number}", 1), shards)] += 1

@@ -127,7 +127,7 @@ def projected() -> set[str]:
     tables = dict(of_type(resolve(load(), "local"), "AWS::DynamoDB::Table"))
     indexes = tables["IncidentsTable"]["GlobalSecondaryIndexes"]
     keys = {key["AttributeName"] for index in indexes for key in index["KeySchema"]}
-    return keys | {name for index in indexes for name in index["Projection"]["NonKeyAttributes"]} | {"pk"}
+    return keys | {name for index in indexes for name in index["Projection"].get("NonKeyAttributes", ())} | {"pk"}
 
 
 def test_evidence_changes_nothing_that_an_index_holds() -> None:
