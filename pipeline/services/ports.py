@@ -174,7 +174,7 @@ class IncidentStore(Protocol):
     async def load_receipt(self, receipt_id: str) -> IdempotencyRecord | None: ...
 
     def history(self, incident_id: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Document]:
-        """Yield the stored events behind sequence `after`, in order, as stored; at most `limit`."""
+        """Yield the stored events behind sequence `after`, in order, as stored; at most `limit` (from 1)."""
         ...
 
     def scan_events(self) -> AsyncIterator[Document]:
@@ -185,7 +185,8 @@ class IncidentStore(Protocol):
         """Return a page of the incidents that match, as they are now.
 
         Going on from each page's `next` finds every incident that matched throughout, exactly once and in order, whatever
-        else happens meanwhile. Work is bounded by `EXAMINED_MAX`.
+        else happens meanwhile. One page examines `EXAMINED_MAX` at most. What an index doesn't show yet is not found: what
+        was created a moment before; and, where a state but no service is asked for, what came to that state a moment before.
         """
         ...
 

@@ -228,9 +228,8 @@ class DynamoIncidentStore:
     async def page(self, listing: Listing) -> Page:
         """Merge the newest of every index partition, then read the rows themselves and keep what matches as it is now.
 
-        Nothing is filtered in an index. It lags, and what it shows as it was before would be passed over for good; the price
-        is one unit per row that is read in vain. By state alone there is no other way: what changed its state a moment ago
-        may be in neither partition yet. Neither a service nor the time of creation ever changes.
+        Nothing is filtered in an index. It lags, and what it still shows as it was would be passed over for good; the price
+        is one unit for each row read in vain. A partition by state is such a filter: all that a listing by state can miss.
         """
         found: list[Incident] = []
         keys, whole = await self._entries(listing)

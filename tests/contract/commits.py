@@ -16,6 +16,8 @@ from pipeline.domain.events import (
     MitigationStarted,
     Observation,
     ObservationKind,
+    SeverityChanged,
+    SeverityShift,
     Step,
 )
 from pipeline.domain.ids import incident_id
@@ -44,14 +46,16 @@ def beginning(
     service: str = "checkout",
     dedup_key: str = "checkout-5xx",
     occurrence: int = 1,
+    severity: Severity = Severity.SEV2,
     now: datetime = NOW,
+    identity: str | None = None,
 ) -> Commit:
-    """The first commit of an occurrence: its creation event, row, pointer and receipt."""
-    identity = incident_id(service, dedup_key, occurrence)
+    """The first commit of an occurrence: its creation event, row, pointer and receipt. An `identity` is one made up."""
+    identity = identity or incident_id(service, dedup_key, occurrence)
     created = IncidentCreated(
         metadata=Creation(
             service=service,
-            severity=Severity.SEV2,
+            severity=severity,
             title="5xx above 5 %",
             description="",
             dedup_key=dedup_key,
@@ -91,6 +95,17 @@ def moving(incident: Incident, target: State, key: str) -> Commit:
         metadata=Step(service=incident.service, severity=incident.severity, title=incident.title, reason=None)
     )
     events, after = advance(incident, incident.incident_id, [Change(fact, ACTOR, target)], NOW)
+    return Commit((receipt(key, after),), events, after)
+
+
+def regrading(incident: Incident, severity: Severity, key: str) -> Commit:
+    """Another severity."""
+    fact = SeverityChanged(
+        metadata=SeverityShift(
+            service=incident.service, severity=severity, title=incident.title, previous_severity=incident.severity
+        )
+    )
+    events, after = advance(incident, incident.incident_id, [Change(fact, ACTOR, incident.state)], NOW)
     return Commit((receipt(key, after),), events, after)
 
 

@@ -204,6 +204,8 @@ async def test_a_history_comes_in_order_over_every_page(world: World) -> None:
     assert [document["sequence"] for document in documents] == list(range(1, 32))
     assert [document["sequence"] for document in await collect(world.store.history(identity, after=28))] == [29, 30, 31]
     assert await collect(world.store.history(identity, after=31)) == []
+    for limit in (1, 24, 25, 100):
+        assert await collect(world.store.history(identity, 6, limit)) == documents[6 : 6 + limit]
     scanned = await collect(world.store.scan_events())
     assert sorted(scanned, key=lambda document: document["sequence"]) == documents
 

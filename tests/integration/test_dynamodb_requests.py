@@ -1,18 +1,23 @@
 """What the store asks DynamoDB for: promises that an engine with one copy of everything would keep by itself."""
 
+import itertools
 import json
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from pipeline.domain.ids import CREATED_SHARDS, SERVICE_SHARDS, STATE_SHARDS
+from pipeline.domain.transitions import Severity, State
 from pipeline.local.engine import RunningEngine
 from pipeline.services.listing import list_incidents
-from pipeline.services.ports import Committed, Listing
-from tests.contract.commits import attaching, beginning
+from pipeline.services.ports import EXAMINED_MAX, Committed, Listing, Page, position
+from pipeline.stores.items import STATE_SHARD, incident_item
+from tests.contract.commits import NOW, attaching, beginning, moving
 from tests.contract.worlds import DynamoWorld, dynamo_world
 
 pytestmark = pytest.mark.engine
@@ -89,3 +94,82 @@ async def test_every_transaction_has_a_token_of_its_own(tapped: Tapped) -> None:
     await tapped.world.store.commit(commit)
     tokens = {request["ClientRequestToken"] for request in tapped.of("TransactWriteItems")}
     assert len(tokens) == 2
+
+
+async def test_a_page_asks_each_partition_once_and_reads_no_more_rows_than_it_may(tapped: Tapped) -> None:
+    store = tapped.world.store
+    for number in range(60):
+        now = NOW + timedelta(seconds=number // 2)
+        assert await store.commit(beginning(f"k{number}", dedup_key=f"d{number}", now=now)) == Committed()
+    every = await list_incidents(store, Listing(limit=60))
+    assert len(every) == 60
+    for partitions, listing in (
+        (CREATED_SHARDS, Listing()),
+        (CREATED_SHARDS, Listing(severity=Severity.SEV1)),
+        (CREATED_SHARDS, Listing(since=NOW, until=NOW + timedelta(days=1))),
+        (SERVICE_SHARDS, Listing(service="checkout")),
+        (SERVICE_SHARDS, Listing(service="checkout", state=State.OPEN, severity=Severity.SEV1)),
+        (STATE_SHARDS, Listing(state=State.PENDING)),
+        (STATE_SHARDS, Listing(state=State.PENDING, severity=Severity.SEV1)),
+    ):
+        for limit, before in itertools.product((1, 10, 5000), (None, position(every[7]))):
+            tapped.requests.clear()
+            page = await store.page(replace(listing, limit=limit, before=before))
+            queries, batches = tapped.of("Query"), tapped.of("BatchGetItem")
+            assert len(queries) == partitions
+            assert sum(query["Limit"] for query in queries) <= EXAMINED_MAX
+            rows = [len(table["Keys"]) for batch in batches for table in batch["RequestItems"].values()]
+            # Where every row matches, none is read that the page has no room for; where none does, none twice.
+            assert sum(rows) == len(page.incidents) or (not page.incidents and sum(rows) <= len(every))
+            assert {name for name, _ in tapped.requests} <= {"Query", "BatchGetItem"}
+
+
+async def test_a_run_of_equal_keys_costs_as_many_queries_as_it_fills(tapped: Tapped) -> None:
+    store = tapped.world.store
+    for number in range(20):
+        commit = beginning(f"k{number}", dedup_key=f"d{number}", identity=f"abcdef01-0000-4000-8000-{number:010x}00")
+        assert await store.commit(commit) == Committed()
+    tapped.requests.clear()
+    page = await store.page(Listing(limit=5))
+    assert [incident.incident_id[-4:-2] for incident in page.incidents] == ["13", "12", "11", "10", "0f"]
+    # Twenty in sevens, and the three other partitions.
+    assert len(tapped.of("Query")) == 3 + 3
+
+
+async def test_nothing_is_filtered_in_an_index_since_it_lags(tapped: Tapped) -> None:
+    store = tapped.world.store
+    listing = Listing(state=State.PENDING, service="checkout", severity=Severity.SEV1)
+    await list_incidents(store, listing)
+    await list_incidents(store, replace(listing, service=None))
+    await list_incidents(store, replace(listing, service=None, state=None))
+    assert len(tapped.of("Query")) == SERVICE_SHARDS + STATE_SHARDS + CREATED_SHARDS
+    assert [query for query in tapped.of("Query") if "FilterExpression" in query] == []
+
+
+async def test_a_row_that_an_index_still_shows_in_its_former_state_is_not_listed_there(tapped: Tapped) -> None:
+    store, commit = tapped.world.store, beginning("k1")
+    assert await store.commit(commit) == Committed()
+    assert commit.incident is not None
+    opened = moving(commit.incident, State.OPEN, "k2").incident
+    assert opened is not None
+    # The row has moved; its place in the index by state has not yet.
+    item = incident_item(opened) | {STATE_SHARD: incident_item(commit.incident)[STATE_SHARD]}
+    await tapped.world.client.put_item(TableName=tapped.world.tables.incidents, Item=item)
+    assert await store.page(Listing(state=State.PENDING)) == Page((), None)
+    assert await store.page(Listing()) == Page((opened,), None)
+    assert await store.page(Listing(service="checkout", state=State.OPEN)) == Page((opened,), None)
+
+
+async def test_events_behind_a_number_are_asked_for_as_many_as_are_wanted(tapped: Tapped) -> None:
+    store, commit = tapped.world.store, beginning("k1")
+    assert await store.commit(commit) == Committed()
+    incident = commit.incident
+    for number in range(5):
+        assert incident is not None
+        further = attaching(incident, f"e{number}")
+        assert await store.commit(further) == Committed()
+        incident = further.incident
+    assert incident is not None
+    found = [document["sequence"] async for document in store.history(incident.incident_id, 1, 3)]
+    assert found == [2, 3, 4]
+    assert [query["Limit"] for query in tapped.of("Query")] == [3]
