@@ -1,0 +1,106 @@
+"""One exchange with the API, without sending anything: the HTTP request of a call, and what an answer or its lack means.
+
+Shared by the sync and the async operator, so that both retry, refuse and give up alike.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from pipeline.clients.answers import ApiRefused, ApiUnavailable, problem_of
+from pipeline.clients.calls import Call, Reply
+from pipeline.clients.retries import http_date, is_passing, retry_after_s
+
+T = TypeVar("T")
+
+# AWS refuses a signature whose time is further off than this.
+SKEW_S_MAX: Final = 300
+# No answer, or none that can be read: it may have taken effect. A request that can't even be made is not among them.
+UNANSWERED: Final = (
+    httpx.TimeoutException,
+    httpx.NetworkError,
+    httpx.RemoteProtocolError,
+    httpx.ProxyError,
+    httpx.DecodingError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt that may go otherwise later, and how long the server asks to wait."""
+
+    why: str
+    retry_after_s: float | None = None
+
+
+def request_of(call: Call[T], base_url: str, client: httpx.Client | httpx.AsyncClient, timeout_s: float) -> httpx.Request:
+    """Return one attempt of a call. Made anew for each, since each is signed anew."""
+    headers = [("Accept", "application/json"), *call.headers]
+    return client.build_request(
+        call.method, f"{base_url.rstrip('/')}{call.target}", headers=headers, content=call.body, timeout=timeout_s
+    )
+
+
+def unanswered(error: httpx.RequestError) -> Failed:
+    return Failed(f"{type(error).__name__}: {error}".removesuffix(": "))
+
+
+def judged(call: Call[T], response: httpx.Response) -> T | Failed:
+    """Return what an answer says, or that it may be another one later. Raises `ApiRefused`.
+
+    An answer of another form than documented raises `ApiUnavailable`: it took effect or not, but asking on is of no use.
+    """
+    if is_passing(response.status_code):
+        why = f"{response.status_code} {_document(response).get('code', response.reason_phrase)}"
+        return Failed(why, retry_after_s(response.headers.get("retry-after")))
+    if not response.is_success:
+        request_id = response.headers.get("opx-request-id")
+        raise ApiRefused(
+            problem_of(
+                response.status_code,
+                _document(response),
+                text=response.text,
+                request_id=request_id,
+                hint=_hint(response, datetime.now(UTC)),
+            )
+        )
+    document = _document(response)
+    if not document:
+        return Failed(f"{response.status_code} without a JSON object")
+    try:
+        return call.read(Reply(document, response.headers))
+    except ValidationError as error:
+        raise given_up(call, f"the answer has another form: {error.errors()[0]['loc']}", 1) from None
+
+
+def given_up(call: Call[T], why: str, attempts: int) -> ApiUnavailable:
+    return ApiUnavailable(call.name, why, attempts, call.key)
+
+
+def _document(response: httpx.Response) -> dict[str, Any]:
+    """Return the JSON object in an answer; an empty one where there is none."""
+    try:
+        found = json.loads(response.content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _hint(response: httpx.Response, now: datetime) -> str:
+    """Return what an answer's form gives away beside its words: a clock that is wrong, an address that is."""
+    if response.is_redirect:
+        return f"The API never redirects: check the base URL ({response.headers.get('location', '')[:200]})."
+    served = http_date(response.headers.get("date"))
+    if response.status_code != httpx.codes.FORBIDDEN or served is None:
+        return ""
+    ahead = (now - served).total_seconds()
+    if abs(ahead) <= SKEW_S_MAX:
+        return ""
+    side = "ahead of" if ahead > 0 else "behind"
+    return (
+        f"This machine's clock is {abs(ahead):.0f} s {side} the server's: a signature counts for five minutes. Set it right."
+    )
