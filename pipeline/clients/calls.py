@@ -102,7 +102,7 @@ def on_incident(
 
 
 def _write(method: str, path: str, fields: Mapping[str, Any], options: WriteOptions) -> Call[Outcome]:
-    key = options.get("idempotency_key") or str(uuid4())
+    key = options.get("idempotency_key", str(uuid4()))
     if not _KEY.fullmatch(key):
         raise ValueError(f"an idempotency key has 1 to 128 letters, digits, . _ : or -, not {key[:140]!r}")
     headers = [("Content-Type", "application/json"), ("Idempotency-Key", key)]
@@ -139,7 +139,8 @@ def filtered(filters: Filters) -> dict[str, Any]:
 
 
 def events(incident_id: str, after: int, limit: int | None, cursor: str | None) -> Call[Page[Event]]:
-    query = {"after": after or None, "limit": limit, "cursor": cursor}
+    # A cursor stands for where to go on: the API takes one or the other.
+    query = {"after": after if after and cursor is None else None, "limit": limit, "cursor": cursor}
     path = f"/incidents/{_segment(incident_id)}/events"
     return Call("GET", _target(path, query), lambda reply: _page(reply, "events", Event.of))
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 from botocore.session import Session
 
 from pipeline.clients.messages import Message, candidate, detection
@@ -168,6 +168,6 @@ def _entry(key: str, message: Message) -> dict[str, str]:
 def _passes(error: BotoCoreError | ClientError) -> bool:
     """True where the same request may succeed later: no answer, a fault of the service, or too many requests."""
     if not isinstance(error, ClientError):
-        return isinstance(error, HTTPClientError)
+        return isinstance(error, HTTPClientError | ConnectionError)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status >= 500 or status == 429 or error.response.get("Error", {}).get("Code") in _PASSING
