@@ -1,7 +1,7 @@
 """Puts events in order: each (incidentId, sequence) comes out once and in turn, however they came in.
 
 Delivery is at least once and in no order; sequences of an incident run from 1 without gaps. What is behind a gap is held
-back, and the gap can be told (`gaps`), filled from the API (`fill`) or given up (`skip`). Pure but for the time a gap is
+back, and the gap can be told (`gaps`), filled from the API (`fill`) or given up (`give_up`). Pure but for the time a gap is
 first seen and the `Progress` it is given.
 
 An event is done when its handler has returned, not before: one that fails midway comes out again. So do the last ones
@@ -37,7 +37,7 @@ class Gap:
 
 
 class HeldTooMany(OpxError):
-    """No more can be held back: this event was not taken in. Leave it to come again, and fill or skip `gap` meanwhile.
+    """No more can be held back: this event was not taken in. Leave it to come again, and fill or give up `gap` meanwhile.
 
     Where there is no gap, those before it are here and not handled: `drain` them.
     """
@@ -107,7 +107,7 @@ class Ordered:
         at = self._progress.position(incident_id)
         if at + 1 in held:
             return held[at + 1][0]
-        # Of what was handled elsewhere meanwhile, or skipped, nothing is kept.
+        # Of what was handled elsewhere meanwhile, or given up, nothing is kept.
         for passed in [sequence for sequence in held if sequence <= at]:
             self._forget(incident_id, passed)
         return None
@@ -133,7 +133,7 @@ class Ordered:
                 break
             yield from self.take(event)
 
-    def skip(self, gap: Gap) -> Iterator[Event]:
+    def give_up(self, gap: Gap) -> Iterator[Event]:
         """Give up a gap, and all before it, for good; iterate over what is ready then. What comes of it later is dropped."""
         self._progress.advance(gap.incident_id, gap.last)
         return self.drain(gap.incident_id)
