@@ -1,0 +1,12 @@
+"""The generated files of this folder, as texts: the OpenAPI document, and a JSON Schema of each message and of the event."""
+
+import json
+
+from pipeline.api.openapi import document
+from pipeline.api.schemas import messages
+
+
+def texts() -> dict[str, str]:
+    """Return each generated file's text, by its name."""
+    documents = {"openapi": document()} | messages()
+    return {f"{name}.json": json.dumps(made, indent=2, ensure_ascii=False) + "\n" for name, made in documents.items()}

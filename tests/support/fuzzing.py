@@ -1,0 +1,197 @@
+"""Requests made from the OpenAPI document alone, sent to whatever answers them; each answer is held against the document.
+
+A request is valid by the document or breaks it on purpose. Everything depends on one seed, so a run can be had again.
+"""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.config import SchemathesisConfig
+from schemathesis.core.failures import FailureGroup
+from schemathesis.core.result import Ok
+
+from tests.support.corpus import WALKS, Corpus
+
+CHECKS: Final = [
+    schemathesis.checks.not_a_server_error,
+    schemathesis.checks.status_code_conformance,
+    schemathesis.checks.content_type_conformance,
+    schemathesis.checks.response_headers_conformance,
+    schemathesis.checks.response_schema_conformance,
+    schemathesis.checks.negative_data_rejection,
+]
+# Why a request that the document allows may yet be malformed: what JSON Schema can't say, and the document says in words.
+BEYOND_SCHEMA: Final = frozenset({"reason-missing", "authority-unclear", "link-to-itself", "too-large"})
+SAID_IN_WORDS: Final = (
+    "Say either",
+    "must be later than",
+    "There is no version",
+    "This cursor is not one",
+    "day is out of range",
+    "year is not between",
+    "too close to zero",
+    "bytes in UTF-8",
+    "bytes as canonical JSON",
+    "ested deeper than",
+)
+UNSIGNED: Final = frozenset({"not-signed", "forbidden"})
+# Routes that write are worth more requests than those that read.
+WEIGHTS: Final = {"declare": 3, "changeState": 4, "attachEvidence": 2, "addNote": 2, "changeSeverity": 2, "getIncident": 2}
+WRONG_SHARE: Final = 5
+
+
+@dataclass
+class Tally:
+    """What became of all requests. `problems`: each kind of mismatch once, with how often and one example."""
+
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    codes: Counter[tuple[int, str]] = field(default_factory=Counter)
+    refused_though_valid: Counter[str] = field(default_factory=Counter)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    valid: int = 0
+    past: int = 0
+    changes: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.statuses.total()
+
+    def problem(self, kind: str, example: str) -> None:
+        self.problems.setdefault(kind, []).append(example)
+
+    def __str__(self) -> str:
+        routes = sorted({route for route, _ in self.statuses})
+        columns = sorted({status for _, status in self.statuses})
+        lines = [f"{'':34}" + "".join(f"{status:>7}" for status in columns)]
+        for route in routes:
+            lines.append(f"{route:34}" + "".join(f"{self.statuses[route, status] or '':>7}" for status in columns))
+        lines.append(f"{self.total} requests, {self.valid} of them valid by the document")
+        lines.append(
+            f"{self.past} past signature and schema ({self.past / max(1, self.total):.0%}), {self.changes} changed something"
+        )
+        lines += [f"  {status} {code}: {count}" for (status, code), count in sorted(self.codes.items())]
+        lines += [f"  valid, yet {why}: {count}" for why, count in self.refused_though_valid.most_common(12)]
+        return "\n".join(lines)
+
+    def report(self) -> str:
+        return "\n\n".join(f"{len(found)} x {kind}\n{found[0]}" for kind, found in self.problems.items())
+
+
+class Fuzzer:
+    """Sends to `base_url` by `session`, signed by `auth`."""
+
+    def __init__(
+        self, document: dict[str, Any], session: requests.Session, base_url: str, rng: random.Random, auth: Any = None
+    ) -> None:
+        config = SchemathesisConfig()
+        config.projects.default.generation.update(with_security_parameters=False)
+        # A request may be wrong in two ways: what it says of the version is looked at before what it leaves out.
+        config.projects.default.checks.negative_data_rejection.expected_statuses += ["412", "413"]
+        self.schema = schemathesis.openapi.from_dict(document, config=config)
+        self.operations = [found.ok() for found in self.schema.get_all_operations() if isinstance(found, Ok)]
+        self.session, self.base_url, self.auth, self.rng = session, base_url, auth, rng
+        self.corpus = Corpus(rng)
+        self.tally = Tally()
+
+    # --- incidents to begin with -----------------------------------------------------------------------------------------
+
+    def prepare(self, each: int = 3) -> None:
+        """Declare incidents and take them to every state."""
+        for state, steps in WALKS.items():
+            for number in range(each):
+                who = "SYSTEM" if state.value == "PENDING" else "HUMAN"
+                body = {"service": "checkout", "severity": "SEV3", "title": f"Trouble {number}", "authority": who}
+                identity = self._ask("POST", "/incidents", body)["incidentId"]
+                for step in steps:
+                    who = "SYSTEM" if step.value == "ARCHIVED" else "HUMAN"
+                    told = {"newState": step.value, "authority": who, "reason": "so that there is one"}
+                    self._ask("PATCH", f"/incidents/{identity}/state", told)
+                assert self.corpus.states[identity] == state.value
+
+    def _ask(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        headers = {"Idempotency-Key": self.corpus.fresh_key()}
+        answer = self.session.request(method, self.base_url + path, json=body, headers=headers, auth=self.auth, timeout=30)
+        assert answer.status_code in (200, 201), answer.text
+        told = answer.json()
+        case = self.operations[0].Case()
+        self.corpus.heard(case, answer.status_code, told, {})
+        return told
+
+    # --- the run ---------------------------------------------------------------------------------------------------------
+
+    def run(self, count: int) -> Tally:
+        """Send `count` requests, one after the other."""
+
+        @seed(self.rng.randrange(2**32))
+        @settings(
+            max_examples=count,
+            deadline=None,
+            database=None,
+            derandomize=False,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=self._cases())
+        def send(case: Case) -> None:
+            self.send(case)
+
+        send()
+        return self.tally
+
+    def _cases(self) -> st.SearchStrategy[Case]:
+        right, wrong = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
+        strategies = []
+        for operation in self.operations:
+            name = operation.definition.raw["operationId"]
+            each = [operation.as_strategy(generation_mode=right)] * (WRONG_SHARE - 1)
+            each.append(operation.as_strategy(generation_mode=wrong))
+            strategies += each * WEIGHTS.get(name, 1)
+        return st.sampled_from(range(len(strategies))).flatmap(strategies.__getitem__)
+
+    def send(self, case: Case) -> None:
+        """Send one request and look at its answer."""
+        self.corpus.salt(case)
+        valid = case.meta is not None and case.meta.generation.mode.is_positive
+        query = {name: str(value) for name, value in case.query.items()}
+        answer = case.call(session=self.session, base_url=self.base_url, auth=self.auth)
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        route, status = case.operation.label, answer.status_code
+        code = str(body.get("code", "")) if isinstance(body, dict) else ""
+        tally = self.tally
+        tally.statuses[route, status] += 1
+        tally.valid += valid
+        tally.past += not (status in (400, 413, 429) or (status == 403 and code in UNSIGNED))
+        tally.changes += status in (200, 201) and answer.headers.get("idempotent-replayed") is None and _changed(body)
+        if code:
+            tally.codes[status, code] += 1
+        if valid and status == 400 and code not in BEYOND_SCHEMA:
+            self._refused_though_valid(route, body)
+        try:
+            case.validate_response(answer, checks=CHECKS)
+        except FailureGroup as group:
+            for failure in group.exceptions:
+                tally.problem(
+                    f"{route} {status} {code}: {type(failure).__name__}",
+                    f"{failure}\n{case.as_curl_command()}\n{answer.text[:600]}",
+                )
+        self.corpus.heard(case, status, body, query)
+
+    def _refused_though_valid(self, route: str, problem: dict[str, Any]) -> None:
+        why = next((words for words in SAID_IN_WORDS if words in problem["detail"]), None)
+        self.tally.refused_though_valid[why or f"{route}: {problem}"] += 1
+        if why is None:
+            self.tally.problem(f"{route} 400 {problem['code']}: valid, and yet refused", str(problem))
+
+
+def _changed(body: Any) -> bool:
+    return isinstance(body, dict) and "decidedAt" in body and body.get("answer") in ("created", "applied")
