@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx
 import pytest
@@ -37,7 +37,8 @@ def expected_signature(request: httpx.Request, secret: str) -> str:
             request.method,
             # Every service but S3: each part of the path as it arrives is escaped once more.
             "/".join(quote(part, safe="-_.~") for part in url.path.split("/")),
-            "&".join(sorted(url.query.split("&"))) if url.query else "",
+            # Read as what it means, and escaped anew: but for letters, digits and -_.~ everything is.
+            "&".join(sorted("=".join(quote(part, safe="-_.~") for part in pair) for pair in parse_qsl(url.query, True))),
             *(f"{name}:{' '.join(request.headers[name].split())}" for name in names),
             "",
             ";".join(names),
@@ -75,6 +76,13 @@ def test_what_is_signed_is_what_is_sent(call: calls.Call, base_url: str) -> None
     sign(request, KEYS, REGION)
     assert signature(request) == expected_signature(request, KEYS.secret_key)
     assert request.url.raw_path.decode() == urlsplit(base_url.rstrip("/")).path + call.target
+
+
+def test_what_has_a_meaning_in_a_path_is_escaped_there() -> None:
+    assert calls.receipt("deploy:7", None).target == "/receipts/deploy%3A7"
+    assert calls.incident("../a/b?c#d", None, None).target == "/incidents/..%2Fa%2Fb%3Fc%23d"
+    with pytest.raises(ValueError, match="can't stand in a path"):
+        calls.incident("..", None, None)
 
 
 def test_a_body_or_key_changed_on_the_way_breaks_the_signature() -> None:
