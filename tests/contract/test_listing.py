@@ -171,8 +171,10 @@ async def test_a_rare_match_is_found_by_short_pages_of_bounded_work(world: World
     assert await world.store.page(Listing(severity=Severity.SEV1)) == Page((oldest,), None)
 
 
-async def test_a_listing_of_nothing_ends_at_once(world: World) -> None:
-    await apply(world.store, beginning("k"))
+async def test_a_listing_of_nothing_ends_at_once_and_a_full_page_with_the_last_match(world: World) -> None:
+    only = await apply(world.store, beginning("k"))
+    for limit in (1, 2):
+        assert await world.store.page(Listing(limit=limit)) == Page((only,), None)
     for listing in (
         Listing(service="nobody"),
         Listing(state=State.CLOSED),

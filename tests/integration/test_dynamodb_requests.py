@@ -106,7 +106,7 @@ async def test_a_page_asks_each_partition_once_and_reads_no_more_rows_than_it_ma
     for partitions, listing in (
         (CREATED_SHARDS, Listing()),
         (CREATED_SHARDS, Listing(severity=Severity.SEV1)),
-        (CREATED_SHARDS, Listing(since=NOW, until=NOW + timedelta(days=1))),
+        (CREATED_SHARDS, Listing(since=NOW, until=NOW + timedelta(seconds=10))),
         (SERVICE_SHARDS, Listing(service="checkout")),
         (SERVICE_SHARDS, Listing(service="checkout", state=State.OPEN, severity=Severity.SEV1)),
         (STATE_SHARDS, Listing(state=State.PENDING)),
@@ -122,6 +122,20 @@ async def test_a_page_asks_each_partition_once_and_reads_no_more_rows_than_it_ma
             # Where every row matches, none is read that the page has no room for; where none does, none twice.
             assert sum(rows) == len(page.incidents) or (not page.incidents and sum(rows) <= len(every))
             assert {name for name, _ in tapped.requests} <= {"Query", "BatchGetItem"}
+
+
+async def test_a_page_is_in_order_whatever_order_its_rows_come_in(tapped: Tapped, rng: random.Random) -> None:
+    def shuffle(parsed: dict[str, Any], **context: Any) -> None:
+        for rows in parsed["Responses"].values():
+            rng.shuffle(rows)
+
+    store = tapped.world.store
+    for number in range(12):
+        now = NOW + timedelta(seconds=number)
+        assert await store.commit(beginning(f"k{number}", dedup_key=f"d{number}", now=now)) == Committed()
+    tapped.world.client.meta.events.register("after-call.dynamodb.BatchGetItem", shuffle)
+    found = await store.page(Listing(limit=10))
+    assert [incident.metadata.dedup_key for incident in found.incidents] == [f"d{number}" for number in range(11, 1, -1)]
 
 
 async def test_a_run_of_equal_keys_costs_as_many_queries_as_it_fills(tapped: Tapped) -> None:
