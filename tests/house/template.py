@@ -1,15 +1,15 @@
 """Read template.yaml as CloudFormation would, without CloudFormation.
 
 `load` gives the file with its short tags as `{"Ref": …}`; `resolve` gives what one stage deploys: parameters, mappings
-and conditions applied, resources that a condition leaves out gone. A reference to a resource becomes its logical id,
-an attribute `Id.Attribute`. An intrinsic function that is not known here is an error, never passed through.
+and conditions applied, resources and outputs that a condition leaves out gone. A reference to a resource becomes its
+logical id, an attribute `Id.Attribute`. An intrinsic function that is not known here is an error, never passed through.
 `Promises` collects checks together with the changes of the file that must break them.
 """
 
 import copy
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,21 @@ PSEUDO = {
     "AWS::Partition": "aws",
     "AWS::Region": "us-east-1",
     "AWS::StackName": "OpxControlPlaneStack",
+    "AWS::URLSuffix": "amazonaws.com",
+}
+# What a stack may be told beside its stage. Every promise holds with the defaults, and with all of these.
+OPTIONS = {
+    "ApiGatewayAccountRole": "exists",
+    "OrganizationId": "o-0123456789",
+    "WebhookUrl": "https://chat.example/hook",
 }
 Raw = dict[str, Any]
 Parts = dict[str, Any]
 Check = Callable[[Parts], Iterator[str]]
 Change = tuple[str, Any]
 GONE = object()
+# What AWS itself keeps, and this file can't look into.
+MANAGED_BY_AWS = f"arn:{PSEUDO['AWS::Partition']}:iam::aws:policy/"
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,28 +68,39 @@ def _parsed() -> Raw:
 
 
 class _Resolver:
-    def __init__(self, template: Raw, stage: str) -> None:
+    def __init__(self, template: Raw, stage: str, parameters: Mapping[str, str]) -> None:
         # CloudFormation hands parameters on as text, also those of type Number.
         self.parameters = {name: str(body.get("Default", "")) for name, body in template["Parameters"].items()}
-        self.parameters |= {"Stage": stage} | PSEUDO
+        self.parameters |= {"Stage": stage, **parameters} | PSEUDO
         self.mappings = template["Mappings"]
-        self.conditions = {name: bool(self.value(body)) for name, body in template["Conditions"].items()}
+        self.conditions: dict[str, bool] = {}
+        for name, body in template["Conditions"].items():  # one that asks for another stands below it
+            self.conditions[name] = bool(self.value(body))
 
     def value(self, node: Any) -> Any:
         if isinstance(node, list):
-            return [self.value(item) for item in node]
+            return [item for item in map(self.value, node) if item is not GONE]
         if not isinstance(node, dict):
             return node
         if len(node) == 1:
             ((name, argument),) = node.items()
-            if name == "Ref" or name.startswith("Fn::"):
+            if name in ("Ref", "Condition") or name.startswith("Fn::"):
                 return self.call(name, argument)
-        return {key: self.value(item) for key, item in node.items()}
+        values = {key: self.value(item) for key, item in node.items()}
+        return {key: item for key, item in values.items() if item is not GONE}
+
+    def kept(self, bodies: Raw) -> Parts:
+        """Return what no condition leaves out."""
+        return {
+            name: self.value(body)
+            for name, body in bodies.items()
+            if "Condition" not in body or self.conditions[body["Condition"]]
+        }
 
     def call(self, name: str, argument: Any) -> Any:
         match name:
             case "Ref":
-                return self.parameters.get(argument, argument)
+                return GONE if argument == "AWS::NoValue" else self.parameters.get(argument, argument)
             case "Fn::GetAtt":
                 return argument
             case "Fn::Sub":
@@ -96,23 +116,32 @@ class _Resolver:
                 return left == right
             case "Fn::Not":
                 return not self.value(argument)[0]
+            case "Fn::And":
+                return all(self.value(argument))
+            case "Condition":
+                return self.conditions[argument]
             case _:
                 raise ValueError(f"{name} is not read here")
 
 
-def resolve(template: Raw, stage: str) -> Parts:
-    """Return the resources and outputs that `stage` deploys, the function defaults merged in."""
-    resolver = _Resolver(template, stage)
-    resources = {
-        name: resolver.value(body)
-        for name, body in template["Resources"].items()
-        if "Condition" not in body or resolver.conditions[body["Condition"]]
-    }
+def resolve(template: Raw, stage: str, parameters: Mapping[str, str] | None = None) -> Parts:
+    """Return the resources and outputs that `stage` deploys, the function defaults merged in.
+
+    `LeftOut` names the resources that a condition leaves out, `Parameters` are the values of all.
+    """
+    resolver = _Resolver(template, stage, parameters or {})
+    resources = resolver.kept(template["Resources"])
     defaults = resolver.value(template["Globals"]["Function"])
     for body in resources.values():
         if body["Type"] == "AWS::Serverless::Function":
             body["Properties"] = _merged(defaults, body["Properties"])
-    return {"Stage": stage, "Resources": resources, "Outputs": resolver.value(template["Outputs"])}
+    return {
+        "Stage": stage,
+        "Parameters": resolver.parameters,
+        "Resources": resources,
+        "LeftOut": template["Resources"].keys() - resources.keys(),
+        "Outputs": resolver.kept(template["Outputs"]),
+    }
 
 
 def _merged(defaults: Any, own: Any) -> Any:
@@ -146,7 +175,12 @@ def queue_statements(parts: Parts, queue: str) -> list[Parts]:
 
 
 def identity_statements(parts: Parts, holder: str) -> list[Parts]:
-    """Return the statements of a role, those of its managed policies included, or of a managed policy."""
+    """Return the statements of a role, those of its managed policies included, or of a managed policy.
+
+    One that AWS keeps counts as one that allows all that its name says.
+    """
+    if holder.startswith(MANAGED_BY_AWS):
+        return [{"Sid": "KeptByAws", "Effect": "Allow", "Action": "all-that-it-says", "Resource": holder}]
     resource = parts["Resources"][holder]
     if resource["Type"] == "AWS::IAM::ManagedPolicy":
         return list(resource["Properties"]["PolicyDocument"]["Statement"])
@@ -162,7 +196,7 @@ def identity_statements(parts: Parts, holder: str) -> list[Parts]:
 def grants(parts: Parts, holder: str) -> set[tuple[str, str]]:
     """Return every (action, resource) that is allowed, of an ARN only the part behind the account."""
     return {
-        (action, resource.removesuffix(".Arn").rpartition(f"{PSEUDO['AWS::AccountId']}:")[2])
+        (action, resource.removesuffix(".Arn").rpartition(f"{PSEUDO['AWS::AccountId']}:")[2].removeprefix(MANAGED_BY_AWS))
         for statement in identity_statements(parts, holder)
         if statement["Effect"] == "Allow"
         for action in as_list(statement["Action"])
@@ -182,6 +216,12 @@ def sources(parts: Parts, kind: str) -> Iterator[tuple[str, Parts]]:
         for event in function["Events"].values():
             if event["Type"] == kind:
                 yield name, event["Properties"]
+
+
+def assumed_by(parts: Parts, role: str) -> list[Any]:
+    """Return who may assume a role."""
+    trust = parts["Resources"][role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    return [statement["Principal"] for statement in trust]
 
 
 def holders(parts: Parts) -> list[str]:
@@ -217,17 +257,17 @@ class Promises:
         return [f"{name}-{n}-{path}" for n, (name, (path, _)) in enumerate(self.changes)]
 
     def broken(self, name: str, stage: str, change: Change | None = None) -> list[str]:
-        """Return what doesn't keep a promise in a stage, after a change of the file where one is given."""
+        """Return what doesn't keep a promise in a stage, with any options, after a change of the file where one is given."""
         template = load()
         if change is not None:
             _apply(template, *change)
-        return list(self.checks[name](resolve(template, stage)))
+        return [problem for options in ({}, OPTIONS) for problem in self.checks[name](resolve(template, stage, options))]
 
 
 def _apply(template: Raw, path: str, value: Any) -> None:
     """Set what is at a path of keys and list positions, below Resources unless it begins elsewhere, or remove it."""
     *parents, last = [int(key) if key.isdecimal() else key for key in path.split("/")]
-    place: Any = template if parents and parents[0] in ("Outputs", "Globals") else template["Resources"]
+    place: Any = template if parents and parents[0] in ("Outputs", "Globals", "Conditions") else template["Resources"]
     for key in parents:
         place = place[key]
     if value is GONE:

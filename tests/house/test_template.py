@@ -38,6 +38,7 @@ OUTPUTS = {
     *(f"{table}TableName" for table in ("Incidents", "Events", "Idempotency")),
     *(f"{caller}PolicyArn" for caller in ("Producer", "Alertmanager", "Operator", "Controls", "Reader", "Auditor")),
     *("SubscriberPolicyArn", "AlertmanagerTopicArn", "BusName", "BusArn", "RedriveRoleArn", "ControlsParameterName"),
+    *("ApiUrl", "ApiId", "ApiStageName", "ApiFunctionName"),
 }
 REACHED_BY = {
     "IncidentsTable": "OPX_INCIDENTS_TABLE",
@@ -65,12 +66,13 @@ COMMON_VARIABLES = {
     ("Outputs/AuditorPolicyArn", GONE),
     ("Outputs/EventsTableName/Description", GONE),
     ("Outputs/BusArn/Value", "Nothing.Arn"),
+    ("Outputs/ApiUrl/Value", {"Fn::Sub": "https://${Nothing}.execute-api.${AWS::Region}.${AWS::URLSuffix}/v1"}),
 )
 def outputs_are_described_and_complete(parts: Parts) -> Iterator[str]:
     outputs = parts["Outputs"]
     yield from sorted(OUTPUTS - outputs.keys())
     for name, output in outputs.items():
-        known = str(output["Value"]).partition(".")[0] in parts["Resources"] or name == "Version"
+        known = str(output["Value"]).removeprefix("https://").partition(".")[0] in parts["Resources"] or name == "Version"
         if not (output.get("Description") and known):
             yield name
 
@@ -82,6 +84,7 @@ def outputs_are_described_and_complete(parts: Parts) -> Iterator[str]:
     ("CandidatesFunction/Properties/Environment/Variables/OPX_CONTROLS_PARAMETER", {"Ref": "Bus"}),
     ("Globals/Function/Environment/Variables/OPX_STAGE", GONE),
     ("FanoutFunction/Properties/Environment/Variables/POWERTOOLS_SERVICE_NAME", GONE),
+    ("ApiFunction/Properties/Environment/Variables/OPX_CONTROLS_PARAMETER", GONE),
 )
 def every_function_is_told_what_it_reaches(parts: Parts) -> Iterator[str]:
     for name, function in of_type(parts, "AWS::Serverless::Function"):

@@ -1,9 +1,10 @@
 """What template.yaml promises about who may do what, one check a promise (see test_template for how they run).
 
 Least privilege, the append-only tables, and that nothing of ours listens to our own bus. Whose messages are taken is in
-test_template_senders.
+test_template_senders, which routes a caller reaches in test_template_api.
 """
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from tests.house.template import (
     Parts,
     Promises,
     as_list,
+    assumed_by,
     grants,
     holders,
     identity_statements,
@@ -35,7 +37,13 @@ DECIDE = {
     "IdempotencyTable": "dynamodb:GetItem dynamodb:PutItem",
     "parameter/ControlsParameter": READ_THE_CONTROLS,
 }
+KEPT_BY_AWS = "all-that-it-says"
+EVENTBRIDGE = {"Service": "events.amazonaws.com"}
+EXECUTE_API = f"arn:aws:execute-api:{PSEUDO['AWS::Region']}:{PSEUDO['AWS::AccountId']}"
 FIND_THE_STACK = {f"stack/{PSEUDO['AWS::StackName']}/*": "cloudformation:DescribeStacks"}
+INVOKE = "execute-api:Invoke"
+ASK = dict.fromkeys((f"Api/v1/GET/{path}" for path in ("incidents", "incidents/*", "receipts/*")), INVOKE)
+WRITE = dict.fromkeys((f"Api/v1/{path}" for path in ("POST/incidents", "POST/incidents/*", "PATCH/incidents/*")), INVOKE)
 DLQS = ("CandidatesDlq", "AlarmsDlq", "AlertmanagerDlq", "CommandsDlq")
 QUEUES = (*(dlq.replace("Dlq", "Queue") for dlq in DLQS), "RejectedQueue", "FanoutFailuresQueue")
 # Who may do what where: the functions as their code calls it (pipeline/stores), people as opx does (pipeline/cli).
@@ -51,16 +59,30 @@ GRANTS: dict[str, dict[str, str]] = {
         "FanoutFailuresQueue": "sqs:SendMessage",
         "log-group:/aws/lambda/opx-fanout:*": LOG,
     },
+    "ApiRole": {
+        "IncidentsTable": "dynamodb:GetItem dynamodb:BatchGetItem dynamodb:PutItem dynamodb:ConditionCheckItem",
+        **dict.fromkeys((f"IncidentsTable.Arn/index/by-{key}" for key in ("state", "service", "created")), "dynamodb:Query"),
+        "EventsTable": "dynamodb:PutItem dynamodb:Query",
+        "IdempotencyTable": "dynamodb:GetItem dynamodb:BatchGetItem dynamodb:PutItem",
+        "parameter/ControlsParameter": READ_THE_CONTROLS,
+        "log-group:/aws/lambda/opx-api:*": LOG,
+    },
+    # Of all APIs in the account and region, those of others included.
+    "ApiGatewayRole": {"service-role/AmazonAPIGatewayPushToCloudWatchLogs": KEPT_BY_AWS},
+    "WebhookRole": {"WebhookDestination": "events:InvokeApiDestination"},
     "RedriveRole": dict.fromkeys(("RejectedQueue", *DLQS), f"{WORK_OFF} sqs:GetQueueUrl")
     | dict.fromkeys(("CandidatesQueue", "CommandsQueue"), SEND),
     "AppendOnlyPolicy": {},
-    "ProducerPolicy": FIND_THE_STACK | {"CandidatesQueue": SEND},
+    "ProducerPolicy": FIND_THE_STACK | {"CandidatesQueue": SEND, "Api/v1/GET/receipts/*": INVOKE},
     "AlertmanagerPolicy": {"AlertmanagerTopic": "sns:Publish"},
     "OperatorPolicy": FIND_THE_STACK
+    | ASK
+    | WRITE
     | {"CommandsQueue": SEND, "IdempotencyTable": "dynamodb:GetItem", "RejectedQueue": LOOK},
     # Not the operator's: no registry stands between whoever may write the controls and silence.
     "ControlsPolicy": FIND_THE_STACK | {"parameter/ControlsParameter": f"{READ_THE_CONTROLS} ssm:PutParameter"},
     "ReaderPolicy": FIND_THE_STACK
+    | ASK
     | {
         "parameter/ControlsParameter": READ_THE_CONTROLS,
         "IncidentsTable": "dynamodb:GetItem dynamodb:BatchGetItem",
@@ -71,6 +93,7 @@ GRANTS: dict[str, dict[str, str]] = {
     }
     | dict.fromkeys((*QUEUES, *DLQS), "sqs:GetQueueAttributes"),
     "AuditorPolicy": FIND_THE_STACK
+    | ASK
     | {"EventsTable": "dynamodb:Query dynamodb:Scan", "IdempotencyTable": "dynamodb:GetItem dynamodb:Scan"},
     "SubscriberPolicy": FIND_THE_STACK
     | {
@@ -92,6 +115,10 @@ GRANTS: dict[str, dict[str, str]] = {
     ("SubscriberPolicy/Properties/PolicyDocument/Statement/2/Resource", "*"),
     ("SubscriberPolicy/Properties/PolicyDocument/Statement/3/Action/0", "sqs:DeleteQueue"),
     ("SubscriberPolicy/Properties/PolicyDocument/Statement/3/Condition", GONE),
+    ("OperatorPolicy/Properties/PolicyDocument/Statement/4/Resource/1", f"{EXECUTE_API}:Api/v1/*/incidents/*"),
+    ("ReaderPolicy/Properties/PolicyDocument/Statement/6/Resource/0", f"{EXECUTE_API}:Api/v1/GET/*"),
+    ("AuditorPolicy/Properties/PolicyDocument/Statement/3/Resource/0", f"{EXECUTE_API}:Api/*/GET/incidents"),
+    ("ProducerPolicy/Properties/PolicyDocument/Statement/2/Resource/0", f"{EXECUTE_API}:*/v1/GET/receipts/*"),
 )
 def no_role_or_policy_allows_a_star(parts: Parts) -> Iterator[str]:
     for name in holders(parts):
@@ -111,10 +138,12 @@ def _takes_no_resource(statement: Parts) -> bool:
 
 
 def _without_rest(resource: str) -> str:
-    # Below a named log group, table, stack or bus, and behind a name of ours, a star is the rest of a name; elsewhere it
-    # is anybody's.
+    # Below a named log group, table, stack, bus or path of one method, and behind a name of ours, a star is the rest of a
+    # name; elsewhere it is anybody's.
     below = (":*", "/stream/*", f":stack/{PSEUDO['AWS::StackName']}/*", ":rule/Bus/*", ":opx-tail-*")
-    return next((resource.removesuffix(rest) for rest in below if resource.endswith(rest)), resource)
+    path = re.fullmatch(rf"{EXECUTE_API}:Api/v1/(GET|POST|PATCH)/[a-z]+/\*", resource)
+    rests = [resource.removesuffix(rest) for rest in below if resource.endswith(rest)]
+    return resource.removesuffix("/*") if path else next(iter(rests), resource)
 
 
 @PROMISES.promise(
@@ -143,10 +172,20 @@ def _without_rest(resource: str) -> str:
     ("AuditorPolicy/Properties/PolicyDocument/Statement/2/Action", ["dynamodb:DeleteItem"]),
     ("SubscriberPolicy/Properties/PolicyDocument/Statement/1/Action/2", GONE),
     ("SubscriberPolicy/Properties/PolicyDocument/Statement/2/Action", ["sqs:SendMessage"]),
+    ("ApiRole/Properties/Policies/0/PolicyDocument/Statement/0/Action/1", "dynamodb:Scan"),
+    ("ApiRole/Properties/Policies/0/PolicyDocument/Statement/1/Resource/2", {"Fn::GetAtt": "IncidentsTable.Arn"}),
+    ("ApiRole/Properties/Policies/0/PolicyDocument/Statement/2/Action/1", GONE),
+    ("ApiRole/Properties/Policies/0/PolicyDocument/Statement/3/Resource", {"Fn::GetAtt": "EventsTable.Arn"}),
+    ("ApiRole/Properties/Policies/0/PolicyDocument/Statement/4", GONE),
+    ("ApiRole/Properties/Policies/0/PolicyDocument/Statement/5/Action", ["logs:PutLogEvents", "sqs:SendMessage"]),
+    ("ApiGatewayRole/Properties/ManagedPolicyArns/0", "arn:aws:iam::aws:policy/AdministratorAccess"),
+    ("WebhookRole/Properties/Policies/0/PolicyDocument/Statement/0/Resource", {"Fn::GetAtt": "Bus.Arn"}),
+    ("ReaderPolicy/Properties/PolicyDocument/Statement/6/Resource/2", f"{EXECUTE_API}:Api/v1/POST/incidents"),
+    ("OperatorPolicy/Properties/PolicyDocument/Statement/4/Resource/2", GONE),
 )
 def everybody_may_do_what_their_code_calls_and_no_more(parts: Parts) -> Iterator[str]:
     found = {name: grants(parts, name) for name in holders(parts)}
-    for name in sorted(found.keys() | GRANTS.keys()):
+    for name in sorted(found.keys() | GRANTS.keys() - parts["LeftOut"]):
         expected = {(action, place) for place, actions in GRANTS.get(name, {}).items() for action in actions.split()}
         for action, place in sorted(found.get(name, set()) ^ expected):
             yield f"{name}: {action} on {place}"
@@ -155,6 +194,7 @@ def everybody_may_do_what_their_code_calls_and_no_more(parts: Parts) -> Iterator
 @PROMISES.promise(
     ("CandidatesRole/Properties/ManagedPolicyArns", GONE),
     ("RedriveRole/Properties/ManagedPolicyArns", []),
+    ("ApiRole/Properties/ManagedPolicyArns", GONE),
     *((f"AppendOnlyPolicy/Properties/PolicyDocument/Statement/0/Action/{n}", GONE) for n in range(6)),
     *((f"AppendOnlyPolicy/Properties/PolicyDocument/Statement/2/Action/{n}", GONE) for n in range(6)),
     ("AppendOnlyPolicy/Properties/PolicyDocument/Statement/0/Effect", "Allow"),
@@ -170,6 +210,9 @@ def no_role_may_change_events_or_receipts(parts: Parts) -> Iterator[str]:
     rewriting |= {f"dynamodb:PartiQL{verb}" for verb in ("Insert", "Update", "Delete")}
     in_transactions = {"ForAllValues:StringNotEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
     for role, _ in of_type(parts, "AWS::IAM::Role"):
+        # Under a role that only another AWS service may assume, no code runs.
+        if all(who in ({"Service": "apigateway.amazonaws.com"}, EVENTBRIDGE) for who in assumed_by(parts, role)):
+            continue
         denials = [s for s in identity_statements(parts, role) if s["Effect"] == "Deny"]
         for table in ("EventsTable", "IdempotencyTable"):
             denied = {
@@ -197,11 +240,10 @@ def no_role_may_change_events_or_receipts(parts: Parts) -> Iterator[str]:
 def every_function_has_a_role_of_its_own(parts: Parts) -> Iterator[str]:
     for name, function in of_type(parts, "AWS::Serverless::Function"):
         role = name.replace("Function", "Role")
-        trust = parts["Resources"][role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
         if (
             function.get("Role") != f"{role}.Arn"
             or "Policies" in function
-            or [statement["Principal"] for statement in trust] != [{"Service": "lambda.amazonaws.com"}]
+            or assumed_by(parts, role) != [{"Service": "lambda.amazonaws.com"}]
         ):
             yield name
 
@@ -212,13 +254,22 @@ def every_function_has_a_role_of_its_own(parts: Parts) -> Iterator[str]:
         {"Type": "EventBridgeRule", "Properties": {"EventBusName": {"Ref": "Bus"}, "Pattern": {}}},
     ),
     ("AlarmsRule/Properties/EventBusName", {"Ref": "Bus"}),
+    ("WebhookRule/Properties/Targets/0/Arn", {"Fn::GetAtt": "CandidatesQueue.Arn"}),
+    ("WebhookRule/Properties/Targets/0/Arn", {"Fn::GetAtt": "ApiFunction.Arn"}),
+    ("WebhookDestination/Properties/InvocationEndpoint", {"Fn::Sub": "https://${Api}.execute-api.amazonaws.com/v1"}),
 )
 def nothing_of_ours_listens_to_our_bus(parts: Parts) -> Iterator[str]:
     for name, function in of_type(parts, "AWS::Serverless::Function"):
-        if any(event["Type"] not in ("SQS", "DynamoDB") for event in function["Events"].values()):
+        if any(event["Type"] not in ("SQS", "DynamoDB", "Api") for event in function["Events"].values()):
             yield name
+    # Out of the stack, to an address that is somebody else's, is the only way from the bus.
+    outside = {
+        f"{name}.Arn"
+        for name, destination in of_type(parts, "AWS::Events::ApiDestination")
+        if destination["InvocationEndpoint"] == parts["Parameters"]["WebhookUrl"]
+    }
     for name, rule in of_type(parts, "AWS::Events::Rule"):
-        if "EventBusName" in rule:
+        if "EventBusName" in rule and not {target["Arn"] for target in rule["Targets"]} <= outside:
             yield name
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.house.template import GONE, PSEUDO, STAGES, Change, Parts, Promises, grants, of_type, queue_statements
+from tests.house.template import GONE, PSEUDO, STAGES, Change, Parts, Promises, grants, holders, of_type, queue_statements
 
 PROMISES = Promises()
 DLQS = ("CandidatesDlq", "AlarmsDlq", "AlertmanagerDlq", "CommandsDlq")
@@ -17,10 +17,14 @@ DLQS = ("CandidatesDlq", "AlarmsDlq", "AlertmanagerDlq", "CommandsDlq")
 FILLED_BY = {
     "Alarms": ("events.amazonaws.com", "AlarmsRule.Arn"),
     "Alertmanager": ("sns.amazonaws.com", "AlertmanagerTopic"),
+    "Webhook": ("events.amazonaws.com", "WebhookRule.Arn"),
 }
+ORGANIZATION = "CandidatesQueuePolicy/Properties/PolicyDocument/Statement/1/Fn::If"
+WHERE: Parts = {"Resource": {"Fn::GetAtt": "CandidatesQueue.Arn"}, "Condition": {}}
 # Who alone may put a message where its lying there is believed.
 SENDERS: dict[str, Parts] = {
-    **{f"{name}Queue": {"ArnNotEquals": {"aws:SourceArn": source}} for name, (_, source) in FILLED_BY.items()},
+    "AlarmsQueue": {"ArnNotEquals": {"aws:SourceArn": "AlarmsRule.Arn"}},
+    "AlertmanagerQueue": {"ArnNotEquals": {"aws:SourceArn": "AlertmanagerTopic"}},
     "RejectedQueue": {"ArnNotEquals": {"aws:PrincipalArn": ["CandidatesRole.Arn", "CommandsRole.Arn"]}},
     # SQS moves dead messages by itself; EventBridge and SNS, allowed by name, are AWS services. Nobody else sends there.
     **{dlq: {"Bool": {"aws:PrincipalIsAWSService": "false"}} for dlq in DLQS},
@@ -63,11 +67,21 @@ def where_a_message_is_believed_nobody_else_may_send(parts: Parts) -> Iterator[s
     ("AlarmsDlqPolicy/Properties/PolicyDocument/Statement/1/Condition", {}),
     ("AlarmsRule/Properties/Targets/0/DeadLetterConfig", GONE),
     ("AlarmsRule/Properties/Targets/0/RetryPolicy", GONE),
+    ("WebhookRule/Properties/Targets/0/RoleArn", {"Fn::GetAtt": "FanoutRole.Arn"}),
+    ("WebhookRule/Properties/Targets/0/DeadLetterConfig/Arn", {"Fn::GetAtt": "AlarmsDlq.Arn"}),
+    ("WebhookDlqPolicy/Properties/PolicyDocument/Statement/1", GONE),
 )
 def every_rule_may_reach_its_target_and_its_dlq(parts: Parts) -> Iterator[str]:
+    destinations = {f"{name}.Arn" for name, _ in of_type(parts, "AWS::Events::ApiDestination")}
     for name, rule in of_type(parts, "AWS::Events::Rule"):
         for target in rule["Targets"]:
             ends = [target["Arn"], target.get("DeadLetterConfig", {}).get("Arn", "none.Arn")]
+            if target["Arn"] in destinations:
+                ends.remove(target["Arn"])
+                role = target.get("RoleArn", "").removesuffix(".Arn")
+                may = role in holders(parts) and grants(parts, role)
+                if may != {("events:InvokeApiDestination", target["Arn"].removesuffix(".Arn"))}:
+                    yield f"{name} to {target['Arn']}"
             for queue in (end.removesuffix(".Arn") for end in ends):
                 if "RetryPolicy" not in target or not any(
                     statement["Effect"] == "Allow"
@@ -96,12 +110,30 @@ def every_rule_may_reach_its_target_and_its_dlq(parts: Parts) -> Iterator[str]:
             "Resource": {"Fn::GetAtt": "CandidatesDlq.Arn"},
         },
     ),
+    ("WebhookDlqPolicy/Properties/PolicyDocument/Statement/1/Condition", GONE),
+    (f"{ORGANIZATION}/1/Condition", {"StringNotEquals": {"aws:PrincipalAccount": {"Ref": "AWS::AccountId"}}}),
+    # The account's own principals would need no policy of their own.
+    (f"{ORGANIZATION}/1/Condition/StringNotEquals", GONE),
+    (f"{ORGANIZATION}/1/Condition/StringEquals/aws:PrincipalOrgID", "*"),
+    (f"{ORGANIZATION}/1/Principal", {"AWS": "*"}),
+    (f"{ORGANIZATION}/1/Action", "sqs:*"),
+    (f"{ORGANIZATION}/2", {"Sid": "Anybody", "Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage"} | WHERE),
+    ("Conditions/HasOrganization", {"Fn::Equals": ["", ""]}),
 )
-def a_queue_allows_nobody_but_the_service_that_fills_it(parts: Parts) -> Iterator[str]:
+def a_queue_allows_nobody_but_who_fills_it_and_others_of_the_organization(parts: Parts) -> Iterator[str]:
+    organization = parts["Parameters"]["OrganizationId"]
+    other_accounts = {
+        "StringEquals": {"aws:PrincipalOrgID": organization},
+        "StringNotEquals": {"aws:PrincipalAccount": PSEUDO["AWS::AccountId"]},
+    }
     for _, policy in of_type(parts, "AWS::SQS::QueuePolicy"):
         (queue,) = policy["Queues"]
         filler = FILLED_BY.get(queue.removesuffix("Queue").removesuffix("Dlq"))
-        expected = [] if filler is None else [({"Service": filler[0]}, {"ArnEquals": {"aws:SourceArn": filler[1]}})]
+        expected: list[tuple[Any, Parts]] = []
+        if filler is not None:
+            expected = [({"Service": filler[0]}, {"ArnEquals": {"aws:SourceArn": filler[1]}})]
+        if queue == "CandidatesQueue" and organization:
+            expected = [("*", other_accounts)]
         allowed = [one for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Allow"]
         found = [(one["Principal"], one.get("Condition")) for one in allowed]
         if found != expected or any(one["Action"] != "sqs:SendMessage" for one in allowed):
