@@ -137,6 +137,7 @@ def resolve(template: Raw, stage: str, parameters: Mapping[str, str] | None = No
             body["Properties"] = _merged(defaults, body["Properties"])
     return {
         "Stage": stage,
+        "Globals": list(template["Globals"]),
         "Parameters": resolver.parameters,
         "Resources": resources,
         "LeftOut": template["Resources"].keys() - resources.keys(),
@@ -265,12 +266,17 @@ class Promises:
 
 
 def _apply(template: Raw, path: str, value: Any) -> None:
-    """Set what is at a path of keys and list positions, below Resources unless it begins elsewhere, or remove it."""
+    """Set what is at a path of keys and list positions, below Resources unless it begins elsewhere, or remove it.
+
+    A position one behind a list's last adds to it.
+    """
     *parents, last = [int(key) if key.isdecimal() else key for key in path.split("/")]
     place: Any = template if parents and parents[0] in ("Outputs", "Globals", "Conditions") else template["Resources"]
     for key in parents:
         place = place[key]
     if value is GONE:
         del place[last]
+    elif last == len(place) and isinstance(place, list):
+        place.append(value)
     else:
         place[last] = value

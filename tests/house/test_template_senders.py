@@ -3,12 +3,12 @@
 The queues that are themselves the proof of their sender, what fills them, and which alarms are taken.
 """
 
-import fnmatch
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.house.event_patterns import matches
 from tests.house.template import GONE, PSEUDO, STAGES, Change, Parts, Promises, grants, holders, of_type, queue_statements
 
 PROMISES = Promises()
@@ -230,27 +230,6 @@ def the_alarms_rule_takes_mapped_alarms_and_never_our_own(parts: Parts) -> Itera
             }
             if matches(pattern, event) is not expected:
                 yield f"{alarm} with {description!r}"
-
-
-def matches(pattern: Any, event: Any) -> bool:
-    """Say whether an event matches, for the operators that the template uses; any other is an error."""
-    if isinstance(pattern, dict):
-        return all(key in event and matches(rest, event[key]) for key, rest in pattern.items())
-    return any(_value_matches(one, event) for one in pattern)
-
-
-def _value_matches(one: Any, value: Any) -> bool:
-    match one:
-        case {"exists": True}:
-            return True  # asked of a key that is there
-        case str():
-            return one == value
-        case {"anything-but": {"prefix": str(prefix)}}:
-            return not value.startswith(prefix)
-        case {"wildcard": str(wildcard)}:
-            return fnmatch.fnmatchcase(value, wildcard)
-        case _:
-            raise ValueError(f"not read here: {one}")
 
 
 @pytest.mark.parametrize("stage", STAGES)
