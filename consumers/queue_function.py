@@ -6,11 +6,8 @@ from typing import Any
 
 from consumers.queue_door import QueueDoor
 from pipeline.runtime.bootstrap import QueueParts
-from pipeline.runtime.loop import Environment
+from pipeline.runtime.loop import Environment, deadline_of
 from pipeline.runtime.records import messages_of
-
-# One call to a dependency that hangs takes about 14 s to give up; what starts before the deadline ends before the time-out.
-RESERVE_S = 15.0
 
 
 class QueueFunction:
@@ -33,8 +30,7 @@ class QueueFunction:
         """Settle a batch; name the messages that must be delivered again (ReportBatchItemFailures)."""
         telemetry = self.parts.telemetry
         telemetry.begin(context.aws_request_id)
-        remaining_s = context.get_remaining_time_in_millis() / 1000
-        deadline = self.parts.clock.monotonic() + max(remaining_s - RESERVE_S, remaining_s * 0.4)
+        deadline = deadline_of(context, self.parts.clock.monotonic())
         messages = messages_of(event, self.parts.source_of, self.parts.default_source)
         try:
             failed = self.environment.run(self.door.handle(messages, deadline))

@@ -41,6 +41,16 @@ class Code(StrEnum):
     KEY_REUSED = "key-reused"
 
 
+class HttpCode(StrEnum):
+    """What the HTTP door alone answers: no receipt ever holds one of these, so they are no part of a stored schema."""
+
+    KEY_MISSING = "key-missing"
+    RECEIPT_UNKNOWN = "receipt-unknown"
+    UNAVAILABLE = "unavailable"
+    CORRUPT = "corrupt"
+    INTERNAL = "internal"
+
+
 @dataclass(frozen=True, slots=True)
 class Meaning:
     """What a code stands for: its HTTP status, whether its receipt is kept, and the next step for the sender."""
@@ -88,6 +98,16 @@ MEANINGS: dict[Code, Meaning] = {
         remembered=True,
     ),
     Code.KEY_REUSED: Meaning(422, "This key already stands for another request: send a new idempotency key."),
+}
+
+HTTP_MEANINGS: dict[HttpCode, Meaning] = {
+    HttpCode.KEY_MISSING: Meaning(400, "Send a header Idempotency-Key of your own, and the same one with every retry."),
+    HttpCode.RECEIPT_UNKNOWN: Meaning(
+        404, "Not decided yet, refused without a receipt (see the rejected queue), or sent by somebody else: send it again."
+    ),
+    HttpCode.UNAVAILABLE: Meaning(503, "Send the same request again under the same key: it may have taken effect."),
+    HttpCode.CORRUPT: Meaning(500, "Storage contradicts itself: an operator has to look, nothing is repaired by itself."),
+    HttpCode.INTERNAL: Meaning(500, "A defect of opx: report the request's id. The same key makes another try safe."),
 }
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pipeline.domain.authority import Registry
 from pipeline.runtime import shipped
 from pipeline.runtime.clock import SystemClock
-from pipeline.runtime.settings import CandidatesSettings, CommandsSettings, FanoutSettings
+from pipeline.runtime.settings import ApiSettings, CandidatesSettings, CommandsSettings, FanoutSettings
 from pipeline.runtime.telemetry import Telemetry
 from pipeline.services.controller import ControllerService
 from pipeline.services.decision import DecisionLoop
 from pipeline.services.fanout import FanoutService
 from pipeline.services.intake import IntakeService
 from pipeline.services.ports import Clock, RejectedQueue, SourceQueue
+from pipeline.services.reading import ReadingService
 from pipeline.stores.clients import Clients, open_clients
 from pipeline.stores.controls import FixedControls, SsmControls
 from pipeline.stores.dynamodb import DynamoIncidentStore, Tables
@@ -40,12 +41,23 @@ class QueueParts:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiParts:
+    """What the HTTP API's door is made of."""
+
+    controller: ControllerService
+    reading: ReadingService
+    controls: SsmControls | FixedControls
+    clock: Clock
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
 class FanoutParts:
     service: FanoutService
     telemetry: Telemetry
 
 
-def _loop(settings: CandidatesSettings | CommandsSettings, clients: Clients, clock: Clock) -> DecisionLoop:
+def _loop(settings: ApiSettings | CandidatesSettings | CommandsSettings, clients: Clients, clock: Clock) -> DecisionLoop:
     tables = Tables(settings.incidents_table, settings.events_table, settings.idempotency_table)
     return DecisionLoop(DynamoIncidentStore(clients.dynamodb, tables, clock), clock)
 
@@ -99,6 +111,23 @@ async def commands(settings: CommandsSettings) -> AsyncIterator[QueueParts]:
             controls=controls,
             clock=clock,
             telemetry=Telemetry("commands"),
+        )
+
+
+@asynccontextmanager
+async def api(settings: ApiSettings) -> AsyncIterator[ApiParts]:
+    """Parts of the HTTP API."""
+    clock = SystemClock()
+    registry = shipped.registry(settings.stage, settings.redrive_role_id)
+    async with open_clients(("dynamodb", "ssm"), region=settings.region) as clients:
+        controls = SsmControls(clients.ssm, settings.controls_parameter, clock)
+        loop = _loop(settings, clients, clock)
+        yield ApiParts(
+            controller=ControllerService(loop, shipped.policies(), registry, controls),
+            reading=ReadingService(loop.store, registry, shipped.rules()),
+            controls=controls,
+            clock=clock,
+            telemetry=Telemetry("api"),
         )
 
 

@@ -7,9 +7,18 @@ import asyncio
 import atexit
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+# One call to a dependency that hangs takes about 14 s to give up; what starts before the deadline ends before the time-out.
+RESERVE_S: Final = 15.0
+
+
+def deadline_of(context: Any, now: float) -> float:
+    """Return when an invocation must begin nothing more, on the scale of `now` (monotonic seconds)."""
+    remaining_s = float(context.get_remaining_time_in_millis()) / 1000
+    return now + max(remaining_s - RESERVE_S, remaining_s * 0.4)
 
 
 class Environment:

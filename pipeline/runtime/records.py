@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
+from pipeline.api.requests import HttpRequest
+from pipeline.api.routes import Route
+from pipeline.domain.authority import signer_of
 from pipeline.domain.canonical import Document
 from pipeline.domain.errors import OpxError
 from pipeline.services.fanout import StreamRecord
@@ -34,6 +38,24 @@ def _message(record: Mapping[str, Any], source_of: Mapping[str, str], default_so
 def _attribute(value: Mapping[str, Any]) -> Document:
     # Lambda adds empty list members that the sender never wrote.
     return {name: text for name, text in value.items() if isinstance(text, str)}
+
+
+def http_request_of(event: Mapping[str, Any], route: Route) -> HttpRequest:
+    """Return the request in a REST API's proxy event. Takes whatever its sender chose; nothing of it is checked."""
+    context = event["requestContext"]
+    query = event.get("multiValueQueryStringParameters") or {}
+    headers = event.get("headers") or {}
+    return HttpRequest(
+        route=route,
+        path={name: unquote(text) for name, text in (event.get("pathParameters") or {}).items()},
+        query={name: tuple(values) for name, values in query.items()},
+        headers={name.lower(): text for name, text in headers.items()},
+        body=event.get("body"),
+        sender=signer_of(context.get("identity") or {}),
+        request_id=context["requestId"],
+        received_at=datetime.fromtimestamp(context["requestTimeEpoch"] / 1000, UTC),
+        is_base64=bool(event.get("isBase64Encoded")),
+    )
 
 
 def stream_records_of(event: Mapping[str, Any]) -> tuple[StreamRecord, ...]:

@@ -36,12 +36,19 @@ class _Tables(_Environment):
     incidents_table: str
     events_table: str
     idempotency_table: str
-    rejected_queue_url: str
     controls_parameter: str
     redrive_role_id: str = ""
 
 
-class CandidatesSettings(_Tables):
+class ApiSettings(_Tables):
+    pass
+
+
+class _Queues(_Tables):
+    rejected_queue_url: str
+
+
+class CandidatesSettings(_Queues):
     candidates_queue_url: str
     alarms_queue_url: str
     alarms_queue_arn: str
@@ -49,7 +56,7 @@ class CandidatesSettings(_Tables):
     alertmanager_queue_arn: str
 
 
-class CommandsSettings(_Tables):
+class CommandsSettings(_Queues):
     commands_queue_url: str
 
 

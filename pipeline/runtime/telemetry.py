@@ -1,4 +1,4 @@
-"""Logs and metrics: one canonical line per message, record and transition; metrics in EMF by way of Powertools.
+"""Logs and metrics: one canonical line per message, request, record and transition; metrics in EMF by way of Powertools.
 
 Must never write a body, a reason or the environment: no personal data beyond actorId. The one dimension is `service`, a
 function each; what came of messages is told by metrics of their own (Applied, IdempotencyHits, Refused), never by ids.
@@ -11,6 +11,7 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
+from pipeline.api.requests import HttpRequest
 from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.errors import Conflict, Corrupt, OpxError, Unavailable
 from pipeline.domain.transitions import State
@@ -29,6 +30,18 @@ class Report:
     error: Exception | None
     duration_s: float
     principal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of one HTTP request. `outcome` is a write's; `error`: what kept it from being answered well."""
+
+    request: HttpRequest
+    status: int
+    code: str | None
+    outcome: Outcome | None
+    error: Exception | None
+    duration_s: float
 
 
 _AUTHORITY_STATUS = 403
@@ -142,6 +155,41 @@ class Telemetry:
             # A defect of ours: the stack tells where, the exception's text might hold a body.
             line["stack"] = _frames(error)
         return line
+
+    # --- the HTTP API ------------------------------------------------------------------------------------------------------
+
+    def answered(self, answered: Answered) -> None:
+        """Log and count one request."""
+        request, outcome = answered.request, answered.outcome
+        self._count("ApiRequests")
+        self._count("ApiFailures", float(answered.status >= 500))
+        self.metrics.add_metric(name="ApiLatency", unit=MetricUnit.Milliseconds, value=answered.duration_s * 1000)
+        line: dict[str, Any] = {
+            "operation": request.route.name,
+            "status": answered.status,
+            "code": answered.code,
+            "principal": request.sender.principal,
+            "duration_ms": round(answered.duration_s * 1000, 3),
+            "request_id": self.request_id,
+        }
+        if "id" in request.path:
+            line["incident_id"] = request.path["id"][:36]
+        if isinstance(outcome, Applied):
+            line |= self._applied(outcome, request.received_at)
+        elif isinstance(outcome, Replayed):
+            line |= {"outcome": "replayed", "incident_id": outcome.receipt.incident_id}
+            self._count("IdempotencyHits")
+        elif answered.code is not None:
+            line["outcome"] = "refused"
+            self._count("Refused")
+            if answered.status == _AUTHORITY_STATUS:
+                self._count("AuthorityRefusals")
+        else:
+            line["outcome"] = "read"
+        if answered.error is not None:
+            line |= self._failed(answered.error)
+        level = self.log.error if answered.error is not None else self.log.info
+        level("request", extra=line)
 
     # --- fan-out ---------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pipeline.domain.authority import Registry, Sender, authorize
 from pipeline.domain.base import read
 from pipeline.domain.candidates import Candidate, Key, Received
-from pipeline.domain.canonical import digest, parse_document
+from pipeline.domain.canonical import Document, digest, parse_document
 from pipeline.domain.commands import COMMAND, COMMAND_TYPES, Command, Declare, OnIncident, RequestPromotion
 from pipeline.domain.decisions import Decision, Gate, decide_command
 from pipeline.domain.errors import Code, OpxError, Refusal, Rejected
@@ -25,6 +25,7 @@ from pipeline.services.cases import CommandCase, KeyCase
 from pipeline.services.decision import Answered, DecisionLoop, Outcome, Refused, View
 from pipeline.services.intake import apply_candidates, check_size, holder_reader
 from pipeline.services.ports import ControlsSource
+from pipeline.services.rehearsal import RehearsalStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ class ControllerService:
         self.registry = registry
         self.controls = controls
 
+    def rehearsing(self) -> "ControllerService":
+        """Return a controller that decides like this one and writes nothing: for telling what a command would do."""
+        loop = DecisionLoop(RehearsalStore(self.loop.store), self.loop.clock)
+        return ControllerService(loop, self.policies, self.registry, self.controls)
+
     def read(self, body: str, received: Received) -> CommandWork:
         """Return the command in a message, or raise `Rejected`."""
         check_size(body)
@@ -59,9 +65,16 @@ class ControllerService:
         kind = document.get("type")
         if not isinstance(kind, str) or kind not in COMMAND_TYPES:
             raise Rejected(Refusal(Code.UNKNOWN_TYPE, "The `type` is missing or not a command.", "type"))
+        return self.work_of(document, received, Key("message", received.message_id))
+
+    def work_of(self, document: Document, received: Received, derived: Key) -> CommandWork:
+        """Return the command that a document is, under the caller's own key or else the `derived` one; or raise `Rejected`.
+
+        The same document is the same request at every door: its digest is what a later copy is compared by.
+        """
         command = read(COMMAND, document)
         chosen = command.idempotency_key
-        key = Key("message", received.message_id) if chosen is None else Key("caller", chosen)
+        key = derived if chosen is None else Key("caller", chosen)
         return CommandWork(command, received, key, digest(document))
 
     async def take(self, work: CommandWork, view: View, deadline: float) -> Outcome:

@@ -1,4 +1,4 @@
-"""Who may know whom. Arrows point down only: consumers, cli → runtime → services, stores → domain."""
+"""Who may know whom. Arrows point down only: consumers, cli → runtime → api → services, stores → domain."""
 
 import ast
 import sys
@@ -12,7 +12,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pipeline/domain/": ("pipeline.domain",),
     "pipeline/services/": ("pipeline.domain", "pipeline.services"),
     "pipeline/stores/": ("pipeline.domain", "pipeline.services.ports", "pipeline.stores"),
-    "pipeline/runtime/": ("pipeline.domain", "pipeline.services", "pipeline.stores", "pipeline.runtime"),
+    "pipeline/api/": ("pipeline.domain", "pipeline.services", "pipeline.api"),
+    "pipeline/runtime/": ("pipeline.domain", "pipeline.services", "pipeline.stores", "pipeline.api", "pipeline.runtime"),
     "pipeline/clients/": ("pipeline.domain", "pipeline.clients"),
     "pipeline/local/": (
         "pipeline.domain",
@@ -24,12 +25,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "infra.build",
     ),
     "pipeline/cli/": ("pipeline",),
-    "consumers/": ("pipeline.domain", "pipeline.services", "pipeline.runtime", "consumers"),
+    "consumers/": ("pipeline.domain", "pipeline.services", "pipeline.api", "pipeline.runtime", "consumers"),
     "pipeline/": (),
 }
 THIRD_PARTY: dict[str, set[str]] = {
     "pipeline/domain/": {"pydantic", "pydantic_core"},
     "pipeline/services/": {"tenacity"},
+    "pipeline/api/": {"pydantic"},
     "consumers/": {"aws_lambda_powertools"},
 }
 MODULES = modules(*CODE)

@@ -58,6 +58,7 @@ class MemoryTransport(BaseAdapter):
         body = request.body or ""
         assert isinstance(body, str | bytes)
         event = {
+            "pathParameters": path or None,
             "headers": dict(request.headers),
             "multiValueQueryStringParameters": query or None,
             "body": body if isinstance(body, str) else body.decode(errors="replace"),
@@ -67,7 +68,7 @@ class MemoryTransport(BaseAdapter):
                 "identity": {"caller": ROOT.signed_id},
             },
         }
-        answer = self._runner.run(self.door.answer(http_request_of(event, route, path), DEADLINE))
+        answer = self._runner.run(self.door.answer(http_request_of(event, route), DEADLINE))
         headers = answer.headers | {"Content-Type": answer.content_type}
         return _answered(request, answer.status, canonical_bytes(answer.body), headers)
 
