@@ -31,7 +31,7 @@ GATEWAY_CODES: Final[dict[str, tuple[int, ...]]] = {
     "forbidden": (403,),
     "too-large": (413,),
     "throttled": (429,),
-    "gateway-failure": (500, 502, 503, 504),
+    "gateway-failure": (500, 504),
 }
 OUR_STATUSES: Final = tuple(sorted({meaning.status for meaning in (*MEANINGS.values(), *HTTP_MEANINGS.values())}))
 RETRIED: Final = (429, 503)

@@ -7,7 +7,7 @@ Declare incidents, read them, and take them through their states. Every request 
 who may do what is said by the authority registry of the deployment.
 
 **Retries.** Send an `Idempotency-Key` with every write, and the same one with every retry: the first answer comes again,
-with `Idempotent-Replayed: true`. Retry 429, 500, 502, 503, 504 and broken connections, and no other 4xx.
+with `Idempotent-Replayed: true`. Retry 429, 500, 503, 504 and broken connections, and no other 4xx.
 
 **Versions.** `ETag` of an incident is its `controlVersion`. Sent as `If-Match`, a write is refused with 412 where somebody
 else was faster. Evidence, notes and links do not change it.
@@ -98,7 +98,6 @@ STATUSES: Final = {
     422: "The key stands for another request.",
     429: "Too many requests at once.",
     500: "A defect, or storage that contradicts itself.",
-    502: "The gateway got no answer that it understands.",
     503: "Something that this needs does not answer: the write may have taken effect, the same key makes sure.",
     504: "The gateway got no answer in time: the write may have taken effect, the same key makes sure.",
 }

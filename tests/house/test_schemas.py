@@ -1,6 +1,7 @@
 """The checked-in OpenAPI document and JSON Schemas: made from the code as it is, whole, and valid themselves."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,9 +10,10 @@ import pytest
 import schemathesis
 
 from infra.schemas.texts import texts
-from pipeline.api.openapi import SAID_ELSEWHERE, document
+from pipeline.api.openapi import GATEWAY_CODES, SAID_ELSEWHERE, document
 from pipeline.api.routes import ROUTES, Read, Route
 from pipeline.domain.errors import HTTP_MEANINGS, MEANINGS
+from tests.house.template import load
 
 FOLDER: Final = Path(__file__).parents[2] / "infra" / "schemas"
 GENERATED: Final = texts()
@@ -80,6 +82,16 @@ def test_every_code_is_documented_under_its_status() -> None:
         assert code.value in content["schema"]["allOf"][1]["properties"]["code"]["enum"]
         assert content["examples"][code.value]["value"]["next"] == meaning.advice
         assert f"`{code.value}` ({meaning.status}): {meaning.advice}" in told
+
+
+def test_what_the_gateway_answers_by_itself_is_documented() -> None:
+    told = load()["Resources"]["Api"]["Properties"]["GatewayResponses"].values()
+    code = re.compile(r'"code": "([a-z-]+)"')
+    found = {(code.findall(one["ResponseTemplates"]["application/json"])[0], one["StatusCode"]) for one in told}
+    assert found == {(code, status) for code, statuses in GATEWAY_CODES.items() for status in statuses}
+    for name, status in found:
+        content = component(f"#/components/responses/Problem{status}")["content"]["application/problem+json"]
+        assert name in content["schema"]["allOf"][1]["properties"]["code"]["enum"]
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)

@@ -5,7 +5,9 @@ A request is valid by the document or breaks it on purpose. Everything depends o
 
 import random
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Semaphore
 from typing import Any, Final
 
 import requests
@@ -45,6 +47,7 @@ UNSIGNED: Final = frozenset({"not-signed", "forbidden"})
 # Routes that write are worth more requests than those that read.
 WEIGHTS: Final = {"declare": 3, "changeState": 4, "attachEvidence": 2, "addNote": 2, "changeSeverity": 2, "getIncident": 2}
 WRONG_SHARE: Final = 5
+AHEAD_MAX: Final = 50
 
 
 @dataclass
@@ -62,6 +65,13 @@ class Tally:
     @property
     def total(self) -> int:
         return self.statuses.total()
+
+    def count(self, route: str, status: int, code: str, *, valid: bool, changed: bool) -> None:
+        self.statuses[route, status] += 1
+        self.codes.update([(status, code)] if code else [])
+        self.valid += valid
+        self.past += not (status in (400, 413, 429) or (status == 403 and code in UNSIGNED))
+        self.changes += changed
 
     def problem(self, kind: str, example: str) -> None:
         self.problems.setdefault(kind, []).append(example)
@@ -127,7 +137,12 @@ class Fuzzer:
     # --- the run ---------------------------------------------------------------------------------------------------------
 
     def run(self, count: int) -> Tally:
-        """Send `count` requests, one after the other."""
+        """Send `count` requests, one after the other: what one is answered is known before the next is sent."""
+
+        # Making requests takes as long as answering them. Only their contents may be made ahead: what earlier answers have
+        # told is put in when their turn has come, so a run is the same however fast the other side is.
+        ahead = Semaphore(AHEAD_MAX)
+        sent: list[Future[None]] = []
 
         @seed(self.rng.randrange(2**32))
         @settings(
@@ -139,10 +154,15 @@ class Fuzzer:
             suppress_health_check=list(HealthCheck),
         )
         @given(case=self._cases())
-        def send(case: Case) -> None:
-            self.send(case)
+        def make(case: Case) -> None:
+            ahead.acquire()
+            sent.append(wire.submit(self.exchange, case))
+            sent[-1].add_done_callback(lambda done: ahead.release())
 
-        send()
+        with ThreadPoolExecutor(max_workers=1) as wire:
+            make()
+        for done in sent:
+            done.result()
         return self.tally
 
     def _cases(self) -> st.SearchStrategy[Case]:
@@ -155,35 +175,28 @@ class Fuzzer:
             strategies += each * WEIGHTS.get(name, 1)
         return st.sampled_from(range(len(strategies))).flatmap(strategies.__getitem__)
 
-    def send(self, case: Case) -> None:
+    def exchange(self, case: Case) -> None:
         """Send one request and look at its answer."""
         self.corpus.salt(case)
-        valid = case.meta is not None and case.meta.generation.mode.is_positive
         query = {name: str(value) for name, value in case.query.items()}
         answer = case.call(session=self.session, base_url=self.base_url, auth=self.auth)
+        valid = case.meta is not None and case.meta.generation.mode.is_positive
         try:
             body = answer.json()
         except ValueError:
             body = None
         route, status = case.operation.label, answer.status_code
         code = str(body.get("code", "")) if isinstance(body, dict) else ""
-        tally = self.tally
-        tally.statuses[route, status] += 1
-        tally.valid += valid
-        tally.past += not (status in (400, 413, 429) or (status == 403 and code in UNSIGNED))
-        tally.changes += status in (200, 201) and answer.headers.get("idempotent-replayed") is None and _changed(body)
-        if code:
-            tally.codes[status, code] += 1
+        replayed = "idempotent-replayed" in answer.headers
+        self.tally.count(route, status, code, valid=valid, changed=not replayed and _changed(status, body))
         if valid and status == 400 and code not in BEYOND_SCHEMA:
             self._refused_though_valid(route, body)
         try:
             case.validate_response(answer, checks=CHECKS)
         except FailureGroup as group:
             for failure in group.exceptions:
-                tally.problem(
-                    f"{route} {status} {code}: {type(failure).__name__}",
-                    f"{failure}\n{case.as_curl_command()}\n{answer.text[:600]}",
-                )
+                example = f"{failure}\n{case.as_curl_command(base_url=self.base_url)}\n{answer.text[:600]}"
+                self.tally.problem(f"{route} {status} {code}: {type(failure).__name__}", example)
         self.corpus.heard(case, status, body, query)
 
     def _refused_though_valid(self, route: str, problem: dict[str, Any]) -> None:
@@ -193,5 +206,6 @@ class Fuzzer:
             self.tally.problem(f"{route} 400 {problem['code']}: valid, and yet refused", str(problem))
 
 
-def _changed(body: Any) -> bool:
-    return isinstance(body, dict) and "decidedAt" in body and body.get("answer") in ("created", "applied")
+def _changed(status: int, body: Any) -> bool:
+    told = status in (200, 201) and isinstance(body, dict) and "decidedAt" in body
+    return told and body.get("answer") in ("created", "applied")
