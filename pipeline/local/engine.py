@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.local import processes
 from pipeline.local.environment import DEPLOY_MARK, ENGINE_MARK, for_supervisor
 from pipeline.local.health import answers
-from pipeline.local.paths import DEFAULT_STATE, ENGINE_PYTHON, StateFolder
+from pipeline.local.paths import CHECKED, DEFAULT_STATE, ENGINE_PYTHON, StateFolder
 
 START_WITHIN_S = 40.0
 END_WITHIN_S = 8.0
@@ -47,6 +47,7 @@ class RunningEngine:
     log: Path
     reused: bool
     leash: int | None = None
+    checked: bool = False
 
     @property
     def identity(self) -> str:
@@ -70,11 +71,12 @@ class RunningEngine:
             time.sleep(POLL_S)
 
 
-def start(state_dir: Path = DEFAULT_STATE, *, leash: bool = True) -> RunningEngine:
+def start(state_dir: Path = DEFAULT_STATE, *, leash: bool = True, checked: bool | None = None) -> RunningEngine:
     """Return the engine of `state_dir`, started if none runs; it answers.
 
-    With `leash` it ends when this process ends. Raises EngineError if it can't start, or if it is on the leash of
-    another process and so may vanish at any time.
+    With `leash` it ends when this process ends. With `checked` it checks signatures and permissions; None takes what runs.
+    Raises EngineError if it can't start, if one runs that is not as asked for, or if it is on the leash of another process
+    and so may vanish at any time.
     """
     if not ENGINE_PYTHON.exists():
         raise EngineError("The local engine is not set up. Next: make setup")
@@ -85,7 +87,10 @@ def start(state_dir: Path = DEFAULT_STATE, *, leash: bool = True) -> RunningEngi
             processes.wait_until_ended(running.supervisor_pid, running.began, END_WITHIN_S)
             running = find_running(state_dir)
         if running is None:
-            return launch(state, leash)
+            return launch(state, leash, checked=bool(checked))
+    if checked not in (None, running.checked):
+        how = "does not check" if checked else "checks"
+        raise EngineError(f"The engine that runs {how} signatures and permissions. Next: opx down")
     if running.leashed and running.owner_pid != os.getpid():
         raise EngineError(
             f"The engine belongs to another command (process {running.owner_pid}) and ends with it. "
@@ -141,6 +146,7 @@ def read_running(state: StateFolder) -> RunningEngine | None:
             owner_pid=int(said["ownerPid"]),
             log=state.log,
             reused=True,
+            checked=bool(said.get("checked")),
         )
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -149,12 +155,12 @@ def read_running(state: StateFolder) -> RunningEngine | None:
     return known if processes.is_alive(known.supervisor_pid, known.began) else None
 
 
-def launch(state: StateFolder, leash: bool) -> RunningEngine:
+def launch(state: StateFolder, leash: bool, *, checked: bool = False) -> RunningEngine:
     """Start a supervisor with its engine and wait until it answers."""
     clear_remains(state)
     held_by_it, held_by_us = os.pipe()
     try:
-        supervisor = spawn_supervisor(state, held_by_it)
+        supervisor = spawn_supervisor(state, held_by_it, checked=checked)
         engine = wait_until_ready(state, supervisor, held_by_us)
     except BaseException:
         os.close(held_by_us)  # the supervisor sees it and ends what it has begun
@@ -192,12 +198,13 @@ def end_strays(state: StateFolder) -> list[int]:
     return []
 
 
-def spawn_supervisor(state: StateFolder, leash: int) -> int:
+def spawn_supervisor(state: StateFolder, leash: int, *, checked: bool) -> int:
     """Start the supervisor with the leash on its standard input; return its pid."""
     opened = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    how = [CHECKED] if checked else []
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-m", "pipeline.local.supervisor", str(state.root), str(os.getpid())],
+        [sys.executable, "-m", "pipeline.local.supervisor", str(state.root), str(os.getpid()), *how],
         for_supervisor(),
         file_actions=[
             (os.POSIX_SPAWN_DUP2, leash, 0),

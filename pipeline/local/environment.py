@@ -24,8 +24,11 @@ def for_supervisor() -> dict[str, str]:
     return {"PATH": search_path(), "LANG": "C.UTF-8", "PYTHONPATH": str(PROJECT_ROOT)}
 
 
-def for_engine(state: StateFolder, port: int) -> dict[str, str]:
-    """Return the engine's environment; the functions inherit it."""
+def for_engine(state: StateFolder, port: int, *, checked: bool = False) -> dict[str, str]:
+    """Return the engine's environment; the functions inherit it.
+
+    `checked`: signatures and permissions are checked as in an account, of people, of functions and of all but the root key.
+    """
     return {
         **sealed(state),
         ENGINE_MARK: str(state.root),
@@ -34,6 +37,7 @@ def for_engine(state: StateFolder, port: int) -> dict[str, str]:
         "IOT_MTLS_ENABLED": "0",  # would listen on every interface
         "SFTP_ENABLED": "0",
         "LOG_LEVEL": "WARNING",
+        "AUTH": "true" if checked else "false",
         "STATE_DIR": str(state.scratch / "state"),
         "S3_DATA_DIR": str(state.scratch / "s3"),
     }

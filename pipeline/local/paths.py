@@ -12,6 +12,8 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = PROJECT_ROOT / ".opx" / "engine" / "bin" / "python"
 SAM = PROJECT_ROOT / ".opx" / "sam" / "bin" / "sam"
 DEFAULT_STATE = PROJECT_ROOT / ".opx" / "local"
+# The supervisor's word for an engine that checks signatures and permissions.
+CHECKED = "checked"
 PYTHON_MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 

@@ -1,4 +1,4 @@
-"""Watches over one engine: `python -m pipeline.local.supervisor STATE OWNER_PID`. Standard library only.
+"""Watches over one engine: `python -m pipeline.local.supervisor STATE OWNER_PID [checked]`. Standard library only.
 
 It holds the engine's leash, a pipe on standard input: the owner's end closes however the owner ends, even by SIGKILL,
 and then the supervisor ends the engine with every process that came of it. A byte on the pipe sets the engine free:
@@ -21,7 +21,7 @@ from pathlib import Path
 from pipeline.local import processes
 from pipeline.local.environment import DEPLOY_MARK, ENGINE_MARK, for_engine
 from pipeline.local.health import answers
-from pipeline.local.paths import ENGINE_PYTHON, StateFolder
+from pipeline.local.paths import CHECKED, ENGINE_PYTHON, StateFolder
 
 READY_WITHIN_S = 30.0
 END_WITHIN_S = 4.0
@@ -42,14 +42,15 @@ class Watch:
     stopping: bool = False
     engine_pid: int = 0
     port: int = 0
+    checked: bool = False
 
     def engine_ended(self) -> bool:
         return self.engine_pid in processes.reap()
 
 
-def main(state_root: Path, owner_pid: int) -> int:
+def main(state_root: Path, owner_pid: int, *, checked: bool = False) -> int:
     """Start the engine and stay until it or its owner ends; return the exit code."""
-    watch = Watch(StateFolder.at(state_root), owner_pid)
+    watch = Watch(StateFolder.at(state_root), owner_pid, checked=checked)
     os.setsid()  # the owner's Ctrl-C is the owner's to handle
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -74,7 +75,7 @@ def start_engine(watch: Watch) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
     child = subprocess.Popen(
         [str(ENGINE_PYTHON), "-m", "ministack"],
-        env=for_engine(watch.state, watch.port),
+        env=for_engine(watch.state, watch.port, checked=watch.checked),
         cwd=watch.state.scratch,
         stdin=subprocess.DEVNULL,
         process_group=0,
@@ -133,6 +134,7 @@ def announce(watch: Watch) -> None:
         "port": watch.port,
         "ownerPid": watch.owner_pid,
         "leashed": watch.leashed,
+        "checked": watch.checked,
     }
     fresh = watch.state.running.with_suffix(".new")
     fresh.write_text(json.dumps(content), encoding="utf-8")
@@ -177,4 +179,4 @@ def log(message: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), checked=CHECKED in sys.argv[3:]))
