@@ -1,6 +1,6 @@
 """What the HTTP API's earlier answers have told: incidents, keys, tags, cursors; put into requests that know none.
 
-Only what the document leaves open is replaced: a request stays as valid, or as wrong, as it was made.
+Only what the document leaves open is replaced, so that a valid request stays one; a few get a parameter too many.
 """
 
 import random
@@ -111,6 +111,9 @@ class Corpus:
             query["principal"] = "000000000000"
         if "cursor" in query and self._often(0.95):
             self._cursor(case, query)
+        if self._often(0.03):
+            # Nearly a parameter that there is: whoever ignores it does what was only to be tried.
+            query["dryrun"] = "true"
 
     def _cursor(self, case: Case, query: dict[str, Any]) -> None:
         del query["cursor"]

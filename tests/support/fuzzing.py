@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Semaphore
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import requests
 import schemathesis
@@ -21,7 +22,21 @@ from schemathesis.core.result import Ok
 
 from tests.support.corpus import WALKS, Corpus
 
+
+def too_many(case: Case, url: str) -> set[str]:
+    """Return the query parameters sent that the operation does not have."""
+    sent = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    return {name for name, _ in sent if name} - {parameter.name for parameter in case.operation.query}
+
+
+def unknown_parameters_are_refused(ctx: Any, response: Any, case: Case) -> None:
+    """To schemathesis a parameter too many is no mistake; to us it is one that would quietly ask for something else."""
+    unknown = too_many(case, response.request.url)
+    assert not unknown or response.status_code >= 400, f"taken with unknown parameters: {sorted(unknown)}"
+
+
 CHECKS: Final = [
+    unknown_parameters_are_refused,
     schemathesis.checks.not_a_server_error,
     schemathesis.checks.status_code_conformance,
     schemathesis.checks.content_type_conformance,
@@ -180,7 +195,9 @@ class Fuzzer:
         self.corpus.salt(case)
         query = {name: str(value) for name, value in case.query.items()}
         answer = case.call(session=self.session, base_url=self.base_url, auth=self.auth)
-        valid = case.meta is not None and case.meta.generation.mode.is_positive
+        valid = (
+            case.meta is not None and case.meta.generation.mode.is_positive and not too_many(case, str(answer.request.url))
+        )
         try:
             body = answer.json()
         except ValueError:
