@@ -30,6 +30,8 @@ PINS = ROOT / "infra" / "requirements" / "runtime.txt"
 NOT_DEPLOYED = ("pipeline/cli", "pipeline/local", "pipeline/clients")
 # botocore carries 400 service models; reading their folder listing alone costs start-up time.
 SERVICE_MODELS = frozenset({"dynamodb", "events", "sqs", "ssm", "sts"})
+# What the event handler needs of Powertools' utilities; the others are never imported, and some would want boto3.
+POWERTOOLS_UTILITIES = frozenset({"data_classes", "jmespath_utils", "metadata", "typing"})
 # Found by import, never by name: metadata, stubs, sources of compiled modules, scripts, tests.
 DEAD_WEIGHT = ("*.dist-info", "*-stubs", "bin", "tests", "*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "examples-1.json*")
 # glibc of the oldest image each runtime runs on: Amazon Linux 2 (2.26) up to 3.11, 2023 (2.34) from 3.12.
@@ -176,6 +178,9 @@ def prune(at: Path) -> None:
     for model in (at / "botocore" / "data").iterdir():
         if model.is_dir() and model.name not in SERVICE_MODELS:
             shutil.rmtree(model)
+    for utility in (at / "aws_lambda_powertools" / "utilities").iterdir():
+        if utility.is_dir() and utility.name not in POWERTOOLS_UTILITIES:
+            shutil.rmtree(utility)
     for pattern in DEAD_WEIGHT:
         for path in sorted(at.rglob(pattern), reverse=True):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -38,7 +38,7 @@ _ROW: Final[TypeAdapter[tuple[datetime, str]]] = TypeAdapter(tuple[Time, Uuid])
 EVENT: Final[TypeAdapter[tuple[int]]] = TypeAdapter(tuple[Sequence])
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NUMBER: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
-_ETAG: Final = re.compile(r'"?([0-9]{1,16})"?', re.ASCII)
+_ETAG: Final = re.compile(r'([1-9][0-9]{0,15})|"([1-9][0-9]{0,15})"', re.ASCII)
 
 V = TypeVar("V")
 
@@ -126,9 +126,10 @@ def version_header(request: HttpRequest) -> int | None:
     if found is None or found.strip() == "*":
         return None
     match = _ETAG.fullmatch(found.strip())
-    if match is None or not 1 <= int(match[1]) <= INTEGER_MAX:
+    version = int(match[1] or match[2]) if match else 0
+    if not 1 <= version <= INTEGER_MAX:
         raise Rejected(Refusal(Code.INVALID_FIELD, 'A controlVersion is needed, such as "3".', "If-Match"))
-    return int(match[1])
+    return version
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------

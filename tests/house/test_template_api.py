@@ -198,7 +198,7 @@ def every_route_is_limited_measured_and_answered_while_the_gateway_waits(parts: 
     if api(parts).get("MethodSettings") != [settings]:
         yield "MethodSettings"
     timeout = parts["Resources"]["ApiFunction"]["Properties"]["Timeout"]
-    if timeout != (15 if parts["Stage"] == "local" else GATEWAY_WAITS_S):
+    if timeout != GATEWAY_WAITS_S:
         yield f"ApiFunction: {timeout} s"
 
 
