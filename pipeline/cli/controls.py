@@ -83,7 +83,7 @@ def resume(context: typer.Context, service: Which = EVERYTHING) -> None:
             invocation.screen.say(f"Still paused: {', '.join(named(one) for one in left)}.", "yellow")
         desk.record({"changed": edited.changed, "service": service, "paused": left}, edited)
         steps = [f"{invocation.opx} resume{_option(one)}" for one in left]
-        invocation.screen.next(*steps, f"{invocation.opx} incidents --state pending")
+        invocation.screen.next(*steps, f"{invocation.opx} list --state pending")
         return DONE
 
     run(context, work)

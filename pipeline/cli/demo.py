@@ -78,7 +78,10 @@ class Show:
 
 
 def demo(context: typer.Context) -> None:
-    """Run everything once on this machine: storm, incidents, commands, subscriber, replay. About half a minute."""
+    """Run everything once on this machine: storm, incidents, commands, subscriber, replay. About half a minute.
+
+    Example: opx demo
+    """
     given: Invocation = context.obj
     screen = given.screen if given.json_asked else _for_people()
     invocation = replace(given, screen=screen, selection=Selection(state_dir=STATE))

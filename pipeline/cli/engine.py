@@ -37,7 +37,10 @@ def up(
 
 
 def down(context: typer.Context) -> None:
-    """Stop the local engine; nothing of it stays."""
+    """Stop the local engine; nothing of it stays.
+
+    Example: opx down
+    """
     invocation: Invocation = context.obj
     with guarded(invocation):
         _only_local(invocation)

@@ -15,8 +15,8 @@ import typer
 from rich.text import Text
 
 from pipeline.cli.controls import parameter_of
+from pipeline.cli.finding import SEARCHED_MAX, find_incident, is_full_id
 from pipeline.cli.messages import Mappings, Unread, opened, signals
-from pipeline.cli.reading import SEARCHED_MAX, find_incident, is_full_id
 from pipeline.cli.session import Invocation, Session, open_session, run
 from pipeline.cli.subjects import (
     WINDOWS_MAX,
@@ -113,7 +113,7 @@ def explain(
     async def work(invocation: Invocation) -> int:
         again = f"{invocation.opx} policy explain"
         if what is None and message is None and service is None:
-            raise CommandError("Name an incident or a service, or give --message.", f"{invocation.opx} incidents", REFUSED)
+            raise CommandError("Name an incident or a service, or give --message.", f"{invocation.opx} list", REFUSED)
         now = SystemClock().now()
         last = time_of(until, "--to", again) if until else now
         first = time_of(since, "--from", again) if since else last - timedelta(days=DAYS)
@@ -197,9 +197,9 @@ async def _one(desk: Desk, incident: Incident, *, every: bool) -> int:
 
 def _next(desk: Desk, incident: Incident, one: Recorded | None, *, unknown: bool) -> None:
     opx, identity = desk.invocation.opx, short(incident.incident_id)
-    steps = [f"{opx} timeline {identity}"]
+    steps = [f"{opx} open {identity}"]
     if incident.state in UNPROMOTED and one is not None and person_may(one):
-        steps.insert(0, f"{opx} command promote {identity} --reason TEXT")
+        steps.insert(0, f"{opx} promote {identity} --reason TEXT")
     if unknown:
         steps.insert(0, f"{opx} policy explain {identity} --config DIR, the folder that this stack was built with")
     desk.screen.next(*steps)
@@ -234,7 +234,7 @@ async def _named(desk: Desk, names: Names, config: Path | None) -> int:
     keys = {(one.service, one.metadata.dedup_key) for one in found}
     rows = [await _row_of_incident(desk, incident) for incident in found[:SERVICE_MAX]]
     if len(found) > SERVICE_MAX:
-        desk.screen.notice(f"Only the newest {SERVICE_MAX} are told: {desk.invocation.opx} incidents --service {wanted}")
+        desk.screen.notice(f"Only the newest {SERVICE_MAX} are told: {desk.invocation.opx} list --service {wanted}")
     others = [subject for key, subject in told.subjects.items() if key not in keys]
     more, _ = await _subjects(desk, others)
     for line in controls_now(wanted, desk.controls, desk.now, None):

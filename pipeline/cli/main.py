@@ -11,16 +11,18 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import controls, engine, environment, reading, rejected, send, status, tail, transitions
+from pipeline.cli import controls, declaring, engine, environment, rejected, send, status, tail, transitions
 from pipeline.cli.authority import authority
-from pipeline.cli.command import commands
 from pipeline.cli.demo import demo
 from pipeline.cli.lint import lint
+from pipeline.cli.listing import list_
+from pipeline.cli.opening import open_
 from pipeline.cli.policy import policy
 from pipeline.cli.rules import rules
-from pipeline.cli.session import Invocation, silence_output
+from pipeline.cli.session import Around, Invocation, silence_output
 from pipeline.cli.target import Selection
 from pipeline.cli.terminal import FAILED, Screen
+from pipeline.cli.verbs import VERBS, command_of
 from pipeline.local.environment import REGION
 from pipeline.local.paths import DEFAULT_STATE
 
@@ -101,7 +103,9 @@ def shared(
     ] = False,
 ) -> None:
     selection = Selection(stack or None, profile or None, region, state_dir.resolve())
-    context.obj = Invocation(Screen.of(as_json), selection, as_json)
+    # A test hands in what is around its run.
+    around = context.obj or Around()
+    context.obj = Invocation(around.screen or Screen.of(as_json), selection, as_json, around)
 
 
 app.command()(demo)
@@ -110,11 +114,15 @@ app.command()(engine.down)
 app.command()(status.status)
 app.command()(send.send)
 app.command()(lint)
-app.command()(reading.incidents)
-app.command()(reading.show)
-app.command()(reading.timeline)
+app.command("list")(list_)
+app.command("open")(open_)
+app.command()(declaring.declare)
+for verb in VERBS:
+    app.command(verb.name)(command_of(verb))
+app.command()(declaring.evidence)
+app.command()(declaring.link)
+app.command()(declaring.receipt)
 app.command()(rejected.rejected)
-app.add_typer(commands, name="command")
 app.add_typer(policy, name="policy")
 app.add_typer(rules, name="rules")
 app.add_typer(authority, name="authority")

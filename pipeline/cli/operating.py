@@ -59,7 +59,7 @@ async def post(session: Session, document: Document) -> Posted:
         read(COMMAND, normalise(document))
     except Rejected as error:
         told = refusal_line(error.refusal.code, error.refusal.sentence())
-        raise CommandError(told, "opx command --help", REFUSED) from None
+        raise CommandError(told, "opx send --help", REFUSED) from None
     body = canonical_bytes(normalise(document)).decode()
     message = single(body, Queue.COMMANDS)
     with translated("sending the command"):

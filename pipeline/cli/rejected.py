@@ -52,7 +52,10 @@ def rejected(
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=1, max=READ_MAX, help="At most so many, the newest first.")] = 20,
 ) -> None:
-    """Show what was refused, and why, the newest first; it stays in the rejected queue."""
+    """Show what was refused, and why, the newest first; it stays in the rejected queue.
+
+    Example: opx rejected --limit 5
+    """
 
     async def work(invocation: Invocation) -> int:
         screen = invocation.screen

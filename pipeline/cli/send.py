@@ -89,6 +89,8 @@ def send(
 
     What is wrong with a message is for opx to say: it records refused ones with their reason. Here only what no queue
     can carry is refused, by line number, while the rest goes on.
+
+    Example: opx send tests/data/cloudwatch_alarms.jsonl --rebase-to-now
     """
     order = Order(queue, rebase, shuffle, resume, wait)
 

@@ -9,15 +9,17 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 
+from pipeline.cli.calling import Api, open_api, refused, unanswered
 from pipeline.cli.connection import open_at
 from pipeline.cli.target import Selection, Target, resolve
-from pipeline.cli.terminal import DONE, INTERRUPTED, REFUSED, TERMINATED, CommandError, Screen
+from pipeline.cli.terminal import DONE, INTERRUPTED, REFUSED, TERMINATED, CommandError, Screen, ask
+from pipeline.clients.answers import ApiRefused, ApiUnavailable
 from pipeline.domain.errors import Corrupt, Rejected, Unavailable
 from pipeline.local.engine import EngineError
 from pipeline.runtime.clock import SystemClock
@@ -27,20 +29,35 @@ from pipeline.stores.clients import Clients
 from pipeline.stores.dynamodb import DynamoIncidentStore, Tables
 
 ALL: tuple[str, ...] = ("dynamodb", "sqs", "events")
+Reach = Callable[[Selection], AbstractAsyncContextManager[Api]]
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a run of `opx` has around it: how it reaches the API, and whom it can ask. Tests put it into their own."""
+
+    reach: Reach = open_api
+    ask: Callable[[str], bool | None] = ask
+    screen: Screen | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One run of `opx`: where it writes and what was asked for on its command line."""
+    """One run of `opx`: where it writes, what was asked for on its command line, and what is around it."""
 
     screen: Screen
     selection: Selection
     json_asked: bool = False
+    around: Around = Around()
 
     @property
     def opx(self) -> str:
         """Return how to call `opx` on the same target again."""
         return f"opx{self.selection.flags}"
+
+    def api(self) -> AbstractAsyncContextManager[Api]:
+        """Open the target's API."""
+        return self.around.reach(self.selection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +125,7 @@ def guarded(invocation: Invocation) -> Iterator[None]:
         # Whoever read us has gone (`| head`): nothing is left to say.
         silence_output()
         raise typer.Exit(DONE) from None
-    except (CommandError, ConfigError, Rejected, Unavailable, Corrupt, EngineError) as error:
+    except (CommandError, ConfigError, Rejected, ApiRefused, Unavailable, Corrupt, EngineError) as error:
         explained = explain(error, invocation)
         invocation.screen.fail(explained)
         raise typer.Exit(explained.exit_code) from None
@@ -128,6 +145,10 @@ def explain(error: Exception, invocation: Invocation) -> CommandError:
             return error
         case Rejected():
             return CommandError(error.refusal.sentence(), f"{invocation.opx} --help", REFUSED)
+        case ApiRefused():
+            return refused(error, invocation.opx)
+        case ApiUnavailable():
+            return unanswered(error, invocation.opx)
         case ConfigError():
             return CommandError(f"The configuration can't be used. {error}", "edit the named file", REFUSED)
         case EngineError():

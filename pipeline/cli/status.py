@@ -32,7 +32,10 @@ class Held:
 
 
 def status(context: typer.Context) -> None:
-    """Show the stack, its queues, its incidents by state, and what happened last."""
+    """Show the stack, its queues, its incidents by state, and what happened last.
+
+    Example: opx status --stack OpxControlPlaneStack --profile production
+    """
 
     async def work(invocation: Invocation) -> int:
         async with open_session(invocation.selection, "sqs", "dynamodb", "ssm") as session:
@@ -148,4 +151,4 @@ def _advise(invocation: Invocation, queues: dict[str, Depth], held: Held, has_in
     refused = [f"{opx} rejected"] if queues["rejected"].total else []
     holding = held.controls is None or controls.held(held.controls, SystemClock().now())
     paused = [f"{opx} maintenance list"] if holding else []
-    invocation.screen.next(*refused, *paused, f"{opx} incidents" if has_incidents else f"{opx} send FILE", f"{opx} tail")
+    invocation.screen.next(*refused, *paused, f"{opx} list" if has_incidents else f"{opx} send FILE", f"{opx} tail")

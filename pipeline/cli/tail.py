@@ -54,7 +54,10 @@ def tail(
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many events.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds.")] = None,
 ) -> None:
-    """Watch what reaches the bus, until Ctrl-C."""
+    """Watch what reaches the bus, until Ctrl-C.
+
+    Example: opx tail --service checkout
+    """
     pattern = pattern_of([kind.value for kind in detail_type or ()], service or ())
 
     async def work(invocation: Invocation) -> int:

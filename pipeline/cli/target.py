@@ -64,6 +64,13 @@ class Target:
         """Return what every name of the stack begins with."""
         return self.output("BusName").removesuffix("-bus")
 
+    @property
+    def api_url(self) -> str:
+        """Return where the HTTP API answers; at the local engine a path of its own, as nothing resolves host names there."""
+        if self.endpoint_url is None:
+            return self.output("ApiUrl")
+        return f"{self.endpoint_url}/restapis/{self.output('ApiId')}/{self.output('ApiStageName')}/_user_request_"
+
     def output(self, name: str) -> str:
         """Return a stack output; raise where the stack has none of that name."""
         value = self.outputs.get(name)

@@ -9,8 +9,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import assert_never
 
+from pipeline.cli.terminal import CommandError
+from pipeline.clients.answers import Incident as Answered
 from pipeline.domain.authority import AuthorityContext
-from pipeline.domain.canonical import Document
+from pipeline.domain.base import read
+from pipeline.domain.canonical import Document, normalise
 from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.errors import MEANINGS, Code, Rejected
 from pipeline.domain.events import (
@@ -29,10 +32,18 @@ from pipeline.domain.events import (
     PromotionDecided,
     SeverityChanged,
 )
-from pipeline.domain.incidents import Incident
-from pipeline.domain.transitions import UNPROMOTED, AuthorityType, Transition, transitions_from
+from pipeline.domain.incidents import INCIDENT, Incident
+from pipeline.domain.transitions import Transition
 
 SHORT: int = 8
+# The commands that lead to a state; the gate opens, if it is asked to.
+VERBS: dict[str, tuple[str, ...]] = {
+    "OPEN": ("promote", "dismiss"),
+    "MITIGATING": ("mitigate",),
+    "RESOLVED": ("resolve",),
+    "CLOSED": ("close",),
+    "CANCELLED": ("cancel",),
+}
 NAMED_EVIDENCE_MAX: int = 2
 _FIELD = re.compile(r"[A-Za-z][\w.]*")
 
@@ -162,25 +173,23 @@ def who_may(row: Transition) -> str:
     return " or ".join(sorted(row.authorities))
 
 
-def next_steps(incident: Incident) -> list[str]:
-    """Return what a person can do to the incident now, behind `opx command`."""
-    identity = short(incident.incident_id)
-    if incident.state in UNPROMOTED:
-        return [f"promote {identity} --reason TEXT", f"dismiss {identity} --reason TEXT"]
-    return [
-        f"state {identity} {row.target.lower()}"
-        + (" --reason TEXT" if row.needs_reason else "")
-        + ("" if AuthorityType.HUMAN in row.authorities else " --as SYSTEM")
-        for row in transitions_from(incident.state)
-    ]
+def steps_of(incident: Answered) -> list[str]:
+    """Return what the reader can do to the incident now, behind `opx`."""
+    identity, steps = short(incident.incident_id), []
+    for row in incident.allowed_transitions:
+        reason = " --reason TEXT" if row.needs_reason or row.by == "request-promotion" else ""
+        steps += [f"{verb} {identity}{reason}" for verb in VERBS.get(row.to, ()) if row.you_may]
+    return steps
 
 
-def allowed_documents(incident: Incident) -> list[Document]:
-    """Return the transitions that leave the incident's state, for programs."""
-    return [
-        {"to": row.target.value, "authority": sorted(row.authorities), "needsReason": row.needs_reason}
-        for row in transitions_from(incident.state)
-    ]
+def read_incident(incident: Answered) -> Incident:
+    """Return an incident as the domain knows it; raise where a newer opx says it in a form that is not known here."""
+    told = {name: value for name, value in incident.document.items() if name not in ("allowedTransitions", "asOf")}
+    try:
+        return read(INCIDENT, normalise(told))
+    except Rejected as error:
+        message = f"Incident {incident.incident_id} has a form this opx doesn't know: {error.refusal.detail}"
+        raise CommandError(message, "the same command with --json") from None
 
 
 def matches(incidents: Iterable[Incident], prefix: str) -> list[Incident]:

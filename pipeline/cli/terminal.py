@@ -53,13 +53,26 @@ STATE_STYLES: Final = {
 
 
 class CommandError(Exception):
-    """The command did not do what was asked. `then` is the next command to try."""
+    """The command did not do what was asked. `then` is the next command to try; `facts` are for programs alone."""
 
-    def __init__(self, message: str, then: str, exit_code: int = FAILED) -> None:
+    def __init__(self, message: str, then: str, exit_code: int = FAILED, facts: Document | None = None) -> None:
         super().__init__(message)
+        self.facts = facts or {}
         self.message = message
         self.then = then
         self.exit_code = exit_code
+
+
+def ask(question: str) -> bool | None:
+    """Ask the person for a yes or no (Enter is no); None where nobody sits at a terminal. Ctrl-C leaves at once."""
+    if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
+        return None
+    sys.stderr.write(f"{safe(question)} [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def time_of(text: str, option: str, command: str) -> datetime:
@@ -208,7 +221,7 @@ class Screen:
     def fail(self, error: CommandError) -> None:
         """Write an error, ending with the next command to try, to standard error."""
         if self.as_json:
-            self.err.file.write(json_line({"error": error.message, "next": error.then}) + "\n")
+            self.err.file.write(json_line({**error.facts, "error": error.message, "next": error.then}) + "\n")
             self.err.file.flush()
             return
         mark = "refused" if error.exit_code == REFUSED else "failed"

@@ -9,7 +9,10 @@ from pipeline.domain.transitions import TRANSITIONS
 
 
 def transitions(context: typer.Context) -> None:
-    """Show which state may follow which, and who may do it."""
+    """Show which state may follow which, and who may do it.
+
+    Example: opx transitions
+    """
     invocation: Invocation = context.obj
     screen = invocation.screen
     if screen.as_json:

@@ -32,7 +32,7 @@ _STYLES: Final = {Turn.HELD: "yellow", Turn.OPENS: "bold red", Turn.EARLIER: "re
 def try_policy(
     context: typer.Context,
     policy: Annotated[Path, typer.Argument(help="The policy's file; it need not be in force.")],
-    against: Annotated[str, typer.Option(help="`stack`, or a file of events as opx timeline --json prints them, or -.")],
+    against: Annotated[str, typer.Option(help="`stack`, or a file of events as opx open ID --events prints them, or -.")],
     instead_of: Annotated[
         str | None,
         typer.Option(metavar="POLICY", help="Whose decisions it would have made; else its own, or default's if it is new."),
@@ -79,7 +79,7 @@ def _nothing(trial: PolicyTrial, against: str, again: str) -> CommandError:
     if against == STACK or not trial.unread:
         message = f"There is no decision to judge in {trial.events} events."
         return CommandError(message, f"{again} --help", REFUSED)
-    return CommandError(f"None of {trial.unread} decisions can be read.", "opx timeline ID --json > FILE", REFUSED)
+    return CommandError(f"None of {trial.unread} decisions can be read.", "opx open ID --events --json > FILE", REFUSED)
 
 
 def _is_of(document: Document, service: str | None) -> bool:
@@ -125,7 +125,7 @@ def event_in(line: Line | Unsendable) -> Document:
     found = detail if isinstance(detail, dict) and "eventType" in detail else document
     if "eventType" not in found or "incidentId" not in found:
         message = f"Line {line.number} is no event of an incident."
-        raise CommandError(message, "opx timeline ID --json > FILE, and then that file", REFUSED)
+        raise CommandError(message, "opx open ID --events --json > FILE, and then that file", REFUSED)
     return found
 
 

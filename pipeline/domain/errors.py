@@ -81,7 +81,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.AUTHORITY_NOT_GRANTED: Meaning(403, "Claim an authority type that the registry grants to this principal."),
     Code.ACTOR_NOT_ASSERTABLE: Meaning(403, "Leave out `actorId`: only registered principals act for others."),
     Code.TRANSITION_AUTHORITY: Meaning(403, "Have somebody with the named authority send it."),
-    Code.INCIDENT_UNKNOWN: Meaning(404, "Check the incidentId: `opx incidents` lists them."),
+    Code.INCIDENT_UNKNOWN: Meaning(404, "Check the incidentId: `opx list` lists them."),
     Code.POLICY_UNKNOWN: Meaning(404, "Name a shipped policy, or leave `policyId` out for the default."),
     Code.RULE_UNKNOWN: Meaning(
         404, "Add a rule that matches it and redrive, or send it as a candidate; `opx lint` shows which rules match."

@@ -1,0 +1,196 @@
+"""One write on every incident that matches: listed first, done only when told so, and told of each what became of it.
+
+Each has an idempotency key of its own, made of one for the whole: the same command under the same key can be run again.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from rich.text import Text
+
+from pipeline.cli.acting import FIRST_KEY_ROOM, Terms, between, half_told
+from pipeline.cli.calling import after_refusal
+from pipeline.cli.finding import ID_CHARACTERS, PAGE
+from pipeline.cli.listing import nothing_found
+from pipeline.cli.session import Invocation
+from pipeline.cli.tables import incidents_table
+from pipeline.cli.telling import read_incident, refusal_line, short
+from pipeline.cli.terminal import DONE, FAILED, REFUSED, Column, CommandError, Meter, cell, state_cell
+from pipeline.clients.answers import ApiRefused, ApiUnavailable, Incident, Outcome
+from pipeline.clients.calls import Filters
+from pipeline.clients.operator import AsyncOperator
+from pipeline.domain.canonical import Document
+from pipeline.domain.transitions import State
+
+AT_ONCE: Final = 8
+KEY_ROOM: Final = 1 + ID_CHARACTERS + FIRST_KEY_ROOM
+
+# Does it to one incident under a key; the outcomes of its steps.
+Act = Callable[[str, str], Awaitable[list[Outcome]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one incident. `outcome`: an answer of the API, or refused, failed, not-tried."""
+
+    incident: Incident
+    key: str
+    outcome: str
+    now: str = ""
+    code: str = ""
+    detail: str = ""
+    next: str = ""
+
+    def to_document(self) -> Document:
+        facts = {"state": self.now, "code": self.code, "detail": self.detail, "next": self.next}
+        told = {"incidentId": self.incident.incident_id, "outcome": self.outcome, "idempotencyKey": self.key}
+        return told | {name: value for name, value in facts.items() if value}
+
+
+async def matching(invocation: Invocation, operator: AsyncOperator, filters: Filters) -> list[Incident]:
+    """Return everything that matches, the newest first."""
+    found = []
+    with invocation.screen.progress("listing what matches") as meter:
+        async for incident in operator.incidents(page=PAGE, **filters):
+            found.append(incident)
+            meter.say(f"listing what matches: {len(found)}")
+    return found
+
+
+def tell_matching(
+    invocation: Invocation, found: list[Incident], filters: Filters, command: str, target: State | None
+) -> int:
+    """Show what would be acted on, and do nothing."""
+    screen = invocation.screen
+    if screen.as_json:
+        for incident in found:
+            told = {"incidentId": incident.incident_id, "outcome": "matches", "state": incident.state}
+            screen.record(told | {"next": "the same command with --yes"})
+        return DONE
+    if not found:
+        screen.say(nothing_found(filters))
+        screen.next(f"{invocation.opx} list")
+        return DONE
+    incidents_table(screen, tuple(map(read_incident, found)))
+    screen.say(Text.assemble((f"{counted(len(found))} would be acted on. ", "bold"), "Nothing was changed."))
+    for (state, halfway), number in Counter((one.state, between(one.state, target)) for one in found).items():
+        if halfway is not None:
+            screen.say(f"{counted(number)} in two steps: {state} → {halfway} → {target}.")
+    screen.next(f"the same command with --yes, to {command} each", "the same command with --dry-run, to see each outcome")
+    return DONE
+
+
+async def act_on(invocation: Invocation, found: list[Incident], act: Act, terms: Terms, target: State | None) -> int:
+    """Do it to each, some at once; say what became of each. Once the API gave no answer, nothing further is begun."""
+    results: list[Result] = []
+    key, dry_run = terms.key or "", terms.dry_run
+    gate, silent = asyncio.Semaphore(AT_ONCE), asyncio.Event()
+
+    async def one(incident: Incident, meter: Meter) -> None:
+        own = f"{key}.{incident.incident_id}"
+        async with gate:
+            result = (
+                Result(incident, own, "not-tried")
+                if silent.is_set()
+                else await _tried(invocation, incident, act, own, target)
+            )
+        if result.outcome == "failed":
+            silent.set()
+        results.append(result)
+        if invocation.screen.as_json:
+            invocation.screen.record(result.to_document() | ({"dryRun": True} if dry_run else {}))
+        meter.at(len(results))
+
+    if not dry_run:
+        invocation.screen.notice(f"Should this break off: the same command with --key {key} is safe, and goes on.")
+    try:
+        with invocation.screen.progress("acting", len(found)) as meter:
+            async with asyncio.TaskGroup() as group:
+                for incident in found:
+                    group.create_task(one(incident, meter))
+    except asyncio.CancelledError:
+        _tell(invocation, results, len(found), key, dry_run=dry_run)
+        raise
+    places = {incident.incident_id: place for place, incident in enumerate(found)}
+    results.sort(key=lambda result: places[result.incident.incident_id])
+    return _tell(invocation, results, len(found), key, dry_run=dry_run)
+
+
+async def _tried(invocation: Invocation, incident: Incident, act: Act, key: str, target: State | None) -> Result:
+    opx = invocation.opx
+    try:
+        last = (await act(incident.incident_id, key))[-1]
+    except ApiRefused as error:
+        problem = error.problem
+        detail = refusal_line("", (f"{problem.field}: " if problem.field else "") + problem.detail).removeprefix(": ")
+        return Result(incident, key, "refused", incident.state, problem.code, detail, after_refusal(problem, opx))
+    except ApiUnavailable as error:
+        return Result(incident, key, "failed", "", "unavailable", error.why, f"{opx} receipt {key}")
+    then = f"{opx} open {short(incident.incident_id)}"
+    more = half_told(last, target)
+    return Result(incident, key, last.answer, last.state or incident.state, detail=more, next=then)
+
+
+def _tell(invocation: Invocation, results: list[Result], total: int, key: str, *, dry_run: bool) -> int:
+    """Say what became of each, and return the exit code: 2 where any failed, else 1 where any was refused."""
+    counts = {name: sum(result.outcome == name for result in results) for name in ("refused", "failed", "not-tried")}
+    done = len(results) - sum(counts.values())
+    code = FAILED if counts["failed"] else REFUSED if counts["refused"] else DONE
+    if invocation.screen.as_json:
+        return code
+    screen = invocation.screen
+    columns = (
+        Column("id"),
+        Column("service", floor=8, cap=24),
+        Column("outcome"),
+        Column("state"),
+        Column("why", wrap=True),
+    )
+    screen.table(columns, [_row(result, dry_run=dry_run) for result in results])
+    told = [f"{done} {'would be' if dry_run else ''} done".replace("  ", " ")]
+    told += [f"{number} {name.replace('-', ' ')}" for name, number in counts.items() if number]
+    left = total - len(results)
+    told += [f"{left} not begun"] if left else []
+    screen.say(
+        Text.assemble((f"{counted(total)}: ", "bold"), cell(", ".join(told)), "." + (" A dry run." if dry_run else ""))
+    )
+    unfinished = left or counts["failed"] or counts["not-tried"]
+    first = next(
+        (result for result in results if result.next and (result.outcome == "refused") == bool(counts["refused"])), None
+    )
+    again = [f"the same command with --key {key}"] if unfinished and not dry_run else []
+    again += ["the same command with --yes instead of --dry-run"] if dry_run and done else []
+    screen.next(*again, *([first.next] if first is not None else []))
+    return code
+
+
+def _row(result: Result, *, dry_run: bool) -> tuple[Text, ...]:
+    wrong = {"refused": "bold red", "failed": "bold red", "not-tried": "yellow"}.get(result.outcome)
+    outcome = result.outcome if wrong or not dry_run else f"would be {result.outcome}"
+    why = f"{result.code}: {result.detail}" if result.code else result.detail
+    return (
+        cell(short(result.incident.incident_id), "cyan"),
+        cell(result.incident.service),
+        cell(outcome, wrong or "green"),
+        state_cell(result.now),
+        cell(why),
+    )
+
+
+def counted(number: int) -> str:
+    return "1 incident" if number == 1 else f"{number} incidents"
+
+
+def check(invocation: Invocation, command: str, *, every: bool, filters: Filters, expect: int | None) -> None:
+    """Raise where what was asked for can't be meant for many."""
+    again = f"{invocation.opx} {command} --help"
+    if every and not filters:
+        message = "--all-matching needs a filter: --state, --service, --severity, --from or --to."
+        raise CommandError(message, again, REFUSED)
+    if every and expect is not None:
+        raise CommandError("--expect names the version of one incident; there are many here.", again, REFUSED)
+    if filters and not every:
+        raise CommandError("Filters choose many incidents.", "the same command with --all-matching", REFUSED)
