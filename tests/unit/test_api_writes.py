@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[str, str, Any, dict[str, str], Any, int, str]] = {
         400,
         "invalid-field",
     ),
-    "half a tag": ("PATCH", "state", MITIGATE, {"if_match": '"2'}, OPERATOR, 400, "invalid-field"),
+    "half a tag": ("PATCH", "state", {"newState": "MITIGATING"}, {"if_match": '"2'}, OPERATOR, 400, "invalid-field"),
     "version zero": ("PATCH", "state", {"newState": "MITIGATING"}, {"if_match": '"0"'}, OPERATOR, 400, "invalid-field"),
     "a key that differs from the header's": (
         "POST",
