@@ -16,11 +16,12 @@ _TABLES: Final = {
     "OPX_INCIDENTS_TABLE": "IncidentsTableName",
     "OPX_EVENTS_TABLE": "EventsTableName",
     "OPX_IDEMPOTENCY_TABLE": "IdempotencyTableName",
-    "OPX_REJECTED_QUEUE_URL": "RejectedQueueUrl",
     "OPX_CONTROLS_PARAMETER": "ControlsParameterName",
 }
+_QUEUES: Final = _TABLES | {"OPX_REJECTED_QUEUE_URL": "RejectedQueueUrl"}
 _OF_FUNCTION: Final = {
-    "CandidatesFunction": _TABLES
+    "ApiFunction": _TABLES,
+    "CandidatesFunction": _QUEUES
     | {
         "OPX_CANDIDATES_QUEUE_URL": "CandidatesQueueUrl",
         "OPX_ALARMS_QUEUE_URL": "AlarmsQueueUrl",
@@ -28,7 +29,7 @@ _OF_FUNCTION: Final = {
         "OPX_ALERTMANAGER_QUEUE_URL": "AlertmanagerQueueUrl",
         "OPX_ALERTMANAGER_QUEUE_ARN": "AlertmanagerQueueArn",
     },
-    "CommandsFunction": _TABLES | {"OPX_COMMANDS_QUEUE_URL": "CommandsQueueUrl"},
+    "CommandsFunction": _QUEUES | {"OPX_COMMANDS_QUEUE_URL": "CommandsQueueUrl"},
     "FanoutFunction": {"OPX_BUS_NAME": "BusName", "OPX_FANOUT_FAILURES_QUEUE_URL": "FanoutFailuresQueueUrl"},
 }
 

@@ -179,6 +179,8 @@ class Telemetry:
         elif isinstance(outcome, Replayed):
             line |= {"outcome": "replayed", "incident_id": outcome.receipt.incident_id}
             self._count("IdempotencyHits")
+        elif answered.error is not None:
+            line |= self._failed(answered.error)
         elif answered.code is not None:
             line["outcome"] = "refused"
             self._count("Refused")
@@ -186,8 +188,6 @@ class Telemetry:
                 self._count("AuthorityRefusals")
         else:
             line["outcome"] = "read"
-        if answered.error is not None:
-            line |= self._failed(answered.error)
         level = self.log.error if answered.error is not None else self.log.info
         level("request", extra=line)
 

@@ -256,6 +256,25 @@ def test_commands_function_moves_one_and_rejects_the_other(stack: Stack, built: 
     assert [told(message)["code"] for message in found] == ["incident-unknown"] * 2, "once for each delivery"
 
 
+def test_api_function_declares_once_and_answers_the_same_again(stack: Stack, built: Path, runtime: Path) -> None:
+    given = event("api")
+    with running(stack, "ApiFunctionName", built, runtime) as slot:
+        first = slot.invoke(given)
+        assert (first["statusCode"], json.loads(first["body"])["answer"]) == (201, "created")
+        again = slot.invoke(given)
+        assert (again["statusCode"], again["body"]) == (200, first["body"])
+        assert again["multiValueHeaders"]["Idempotent-Replayed"] == ["true"]
+        identity = json.loads(first["body"])["incidentId"]
+        assert incident(stack, identity)["state"] == "OPEN"
+        read = slot.invoke(given | {"httpMethod": "GET", "resource": "/incidents/{id}", "pathParameters": {"id": identity}})
+        assert json.loads(read["body"])["title"] == "Cards are declined"
+        nobody = slot.invoke(given | {"requestContext": given["requestContext"] | {"identity": {}}})
+        assert (nobody["statusCode"], json.loads(nobody["body"])["code"]) == (403, "principal-unknown")
+        odd = {"httpMethod": "GET", "resource": "/incidents/{id}", "pathParameters": {"id": "%C2%92"}}
+        assert slot.invoke(given | odd)["statusCode"] == 400, "whatever stands in the path, the door answers"
+        assert_logged(slot, "applied", "replayed", "read", "refused")
+
+
 def test_fanout_function_publishes_the_stored_event(stack: Stack, built: Path, runtime: Path) -> None:
     given = event("fanout")
     documents = [from_item(record["dynamodb"]["NewImage"]) for record in given["Records"]]
@@ -328,7 +347,7 @@ def test_artifact_holds_only_what_runs(built: Path) -> None:
     assert {path.name for path in (built / "botocore" / "data").iterdir() if path.is_dir()} <= artifact.SERVICE_MODELS
 
 
-@pytest.mark.parametrize("name", ["candidates", "commands", "fanout"])
+@pytest.mark.parametrize("name", ["api", "candidates", "commands", "fanout"])
 def test_importing_a_function_loads_nothing_it_does_not_need(name: str, stack: Stack, built: Path, runtime: Path) -> None:
     environment, handler = environment_of(stack, f"{name.capitalize()}FunctionName", built, runtime)
     module = handler.rpartition(".")[0]

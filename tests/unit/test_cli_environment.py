@@ -5,10 +5,11 @@ from pydantic import BaseModel
 
 from pipeline.cli.environment import functions_environment
 from pipeline.cli.target import Selection, Target
-from pipeline.runtime.settings import CandidatesSettings, CommandsSettings, FanoutSettings
+from pipeline.runtime.settings import ApiSettings, CandidatesSettings, CommandsSettings, FanoutSettings
 from tests.house.template import load
 
-SETTINGS: dict[str, type[CandidatesSettings | CommandsSettings | FanoutSettings]] = {
+SETTINGS: dict[str, type[ApiSettings | CandidatesSettings | CommandsSettings | FanoutSettings]] = {
+    "ApiFunction": ApiSettings,
     "CandidatesFunction": CandidatesSettings,
     "CommandsFunction": CommandsSettings,
     "FanoutFunction": FanoutSettings,
