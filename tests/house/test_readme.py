@@ -7,13 +7,15 @@ from pathlib import Path
 import typer.main
 from pydantic import TypeAdapter
 
+from pipeline.api.openapi import GATEWAY_CODES
+from pipeline.api.routes import ROUTES, Read
 from pipeline.cli.main import app
 from pipeline.domain.authority import Entry, Sender
 from pipeline.domain.base import read
 from pipeline.domain.candidates import CandidateMessage, Received
 from pipeline.domain.canonical import parse_document
 from pipeline.domain.commands import COMMAND_TYPES
-from pipeline.domain.errors import MEANINGS, Code
+from pipeline.domain.errors import HTTP_MEANINGS, MEANINGS, Code, HttpCode
 from pipeline.domain.intake import read_intake
 from pipeline.domain.transitions import TRANSITIONS, EventType
 
@@ -60,7 +62,34 @@ def test_every_refusal_is_in_the_table_under_its_status() -> None:
     named: dict[str, int] = {}
     for codes, status in re.findall(r"^\| (`[^|]+) \| (\d{3}) \|", section("When opx says no"), re.MULTILINE):
         named |= {code: int(status) for code in re.findall(r"`([a-z-]+)`", codes)}
-    assert named == {code.value: MEANINGS[code].status for code in Code}
+    expected = {code.value: MEANINGS[code].status for code in Code}
+    expected |= {code.value: HTTP_MEANINGS[code].status for code in HttpCode}
+    # The gateway's own that a caller can do something about; the others are sizes and failures, named as they are.
+    expected |= {"not-signed": 403, "forbidden": 403, "throttled": 429}
+    assert named == expected
+    assert {"not-signed", "forbidden", "throttled"} <= GATEWAY_CODES.keys()
+
+
+def test_every_route_and_its_parameters_are_in_the_table() -> None:
+    rows = re.findall(r"^\| (`(?:GET|POST|PATCH) [^|]+) \| (.*) \|$", section("Act on incidents"), re.MULTILINE)
+    named: set[tuple[str, str]] = set()
+    for paths, text in rows:
+        method, _, first = re.findall(r"`([^`]+)`", paths)[0].partition(" ")
+        others = re.findall(r"`(/[^` ]+)`", paths)
+        base = first.rpartition("/")[0]
+        found = {(method, first), *((method, base + other) for other in others)}
+        named |= found
+        for route in ROUTES:
+            if (route.method, route.path) in found and isinstance(route.does, Read):
+                assert set(route.query) <= set(re.findall(r"`(\w+)`", text)), route.name
+    assert named == {(route.method, route.path) for route in ROUTES}
+
+
+def test_from_nothing_to_a_resolved_incident_are_five_commands() -> None:
+    """What they do is seen in tests/e2e/test_readme_walk.py, which runs them as they stand."""
+    first = re.findall(r"```sh\n(.*?)```", section("Act on incidents"), re.DOTALL)[0]
+    assert len(first.splitlines()) == 5
+    assert first.startswith("make up")
 
 
 def test_every_command_and_event_type_is_named() -> None:
