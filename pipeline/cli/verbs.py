@@ -36,13 +36,17 @@ HUMAN: Final = AuthorityType.HUMAN
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A command: what it says of itself, what stands behind the ID, and what it sends."""
+    """A command: what it says of itself, what stands behind the ID, and what it sends.
+
+    `in_two`: it may take the one step in between, too, where that is what it takes.
+    """
 
     name: str
     says: str
     example: str
     write: Callable[[str, str | None], Write] | None = None
     target: State | None = None
+    in_two: bool = False
     value: str = ""
     needs_reason: bool = True
     read: Callable[[str], str] = str
@@ -96,6 +100,7 @@ VERBS: Final = (
         "Say that it is over, for a reason. What is OPEN takes two steps: you are asked first, or say --yes.",
         'opx resolve 3f9a2c1b --reason "p99 is back to normal"',
         target=State.RESOLVED,
+        in_two=True,
     ),
     Verb(
         "close",
@@ -153,10 +158,18 @@ class Order:
     async def carry_out(self, api: Api, incident: str, terms: Terms, consent: Consent) -> list[Outcome]:
         """Do it to one incident."""
         verb = self.verb
-        if verb.target is not None:
-            return await lead(api, Step(verb.target, self.reason), incident, terms, consent)
-        assert verb.write is not None
-        return [await verb.write(self.value, self.reason)(api.operator, incident, terms.options(api))]
+        if verb.target is None:
+            assert verb.write is not None
+            return [await verb.write(self.value, self.reason)(api.operator, incident, terms.options(api))]
+        step = Step(verb.target, self.reason)
+        if verb.in_two:
+            return await lead(api, step, incident, terms, consent)
+        return [await step.write()(api.operator, incident, terms.options(api))]
+
+    @property
+    def leads_to(self) -> State | None:
+        """Return where more than one step may lead; None where there is only one."""
+        return self.verb.target if self.verb.in_two else None
 
 
 def command_of(verb: Verb) -> Callable[..., None]:
@@ -218,7 +231,7 @@ def _told(invocation: Invocation, verb: Verb, words: list[str], *, every: bool) 
 
 async def _act_on_one(invocation: Invocation, api: Api, order: Order, named: str) -> int:
     incident = await identity_of(api.operator, named, invocation.opx)
-    tell(invocation, await order.carry_out(api, incident, order.terms, asked(invocation, order)), order.verb.target)
+    tell(invocation, await order.carry_out(api, incident, order.terms, asked(invocation, order)), order.leads_to)
     return DONE
 
 
@@ -245,9 +258,9 @@ async def _act_on_all(invocation: Invocation, api: Api, order: Order, filters: F
     terms, verb = order.terms, order.verb
     found = await bulk.matching(invocation, api.operator, filters)
     if not found or not (terms.yes or terms.dry_run):
-        return bulk.tell_matching(invocation, found, filters, verb.name, verb.target)
+        return bulk.tell_matching(invocation, found, filters, verb.name, order.leads_to)
 
     async def act(incident: str, key: str) -> list[Outcome]:
         return await order.carry_out(api, incident, replace(terms, key=key), lambda *_: True)
 
-    return await bulk.act_on(invocation, found, act, terms, verb.target)
+    return await bulk.act_on(invocation, found, act, terms, order.leads_to)

@@ -24,10 +24,20 @@ COMMANDS = {
     "status",
     "send",
     "rejected",
-    "incidents",
-    "show",
-    "timeline",
-    "command",
+    "list",
+    "open",
+    "declare",
+    "mitigate",
+    "resolve",
+    "close",
+    "cancel",
+    "dismiss",
+    "promote",
+    "severity",
+    "note",
+    "evidence",
+    "link",
+    "receipt",
     "tail",
     "transitions",
 }
@@ -60,14 +70,16 @@ def test_transitions_are_the_table() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["incidents"],
-        ["show", "1aa0"],
-        ["timeline", "1aa0"],
+        ["list"],
+        ["open", "1aa0"],
+        ["receipt", "key"],
         ["status"],
         ["rejected"],
         ["send", "--json-body", "{}"],
         ["tail"],
-        ["command", "note", "1aa0", "text"],
+        ["note", "1aa0", "text"],
+        ["declare", "--service", "s", "--severity", "sev1", "--title", "t"],
+        ["mitigate", "--service", "s", "--all-matching"],
     ],
 )
 def test_without_an_engine_the_next_command_starts_one(arguments: list[str], tmp_path: Path) -> None:
@@ -106,7 +118,7 @@ def test_input_that_is_none_is_said_so(
 
 
 def test_a_wrong_option_is_a_usage_error() -> None:
-    code, _, err = opx("incidents", "--state", "ASLEEP")
+    code, _, err = opx("list", "--state", "ASLEEP")
     assert code == FAILED
     assert "--help" in err
 
@@ -114,13 +126,13 @@ def test_a_wrong_option_is_a_usage_error() -> None:
 @pytest.mark.parametrize(
     ("given_", "expected"),
     [
-        (["incidents", "--json"], ["--json", "incidents"]),
-        (["show", "x", "--stack", "s", "--region=eu-west-1"], ["--stack", "s", "--region=eu-west-1", "show", "x"]),
-        (["command", "note", "x", "--", "--json"], ["command", "note", "x", "--", "--json"]),
+        (["list", "--json"], ["--json", "list"]),
+        (["open", "x", "--stack", "s", "--region=eu-west-1"], ["--stack", "s", "--region=eu-west-1", "open", "x"]),
+        (["note", "x", "--", "--json"], ["note", "x", "--", "--json"]),
         (["tail", "--region"], ["--region", "tail"]),
         (
-            ["command", "state", "x", "OPEN", "--profile", "p", "--reason", "r"],
-            ["--profile", "p", "command", "state", "x", "OPEN", "--reason", "r"],
+            ["severity", "x", "SEV1", "--profile", "p", "--reason", "r"],
+            ["--profile", "p", "severity", "x", "SEV1", "--reason", "r"],
         ),
     ],
 )

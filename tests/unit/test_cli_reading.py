@@ -6,18 +6,19 @@ from dataclasses import replace
 import pytest
 
 from pipeline.cli.demo_steps import Stored, Storm, delivered, sample, walk
+from pipeline.cli.finding import find_incident, is_full_id
 from pipeline.cli.operating import explanation_of
-from pipeline.cli.reading import find_incident, is_full_id, nothing_found
 from pipeline.cli.subscription import UNREADABLE, Arrival, arrival_of, pattern_of
 from pipeline.cli.tail import Seen, show_arrival
-from pipeline.cli.telling import allowed_documents, incident_facts, matches, read_event, short, told
+from pipeline.cli.telling import incident_facts, matches, read_event, read_incident, short, told
 from pipeline.cli.terminal import REFUSED, CommandError, Screen
+from pipeline.clients.answers import Incident as Answered
 from pipeline.domain.base import METADATA_DEPTH_MAX, read
-from pipeline.domain.canonical import normalise, parse_document
+from pipeline.domain.canonical import canonical_bytes, normalise, parse_document
 from pipeline.domain.commands import COMMAND
 from pipeline.domain.errors import Rejected
 from pipeline.domain.incidents import Incident, advance
-from pipeline.domain.transitions import EventType, State, transitions_from
+from pipeline.domain.transitions import EventType, State
 from pipeline.stores.memory import MemoryStore
 from tests.support.clock import NOW
 from tests.support.histories import INCIDENT_ID, change, incident_in, whole_life
@@ -43,9 +44,8 @@ def test_an_event_of_a_later_version_is_not_guessed_at() -> None:
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_an_incident_says_who_may_do_what_next(state: State) -> None:
+def test_an_incident_is_told_in_facts_none_of_them_empty(state: State) -> None:
     incident = incident_in(state)
-    assert [row["to"] for row in allowed_documents(incident)] == [row.target for row in transitions_from(state)]
     facts = dict(incident_facts(incident))
     assert facts["service"] == incident.service
     assert f"occurrence {incident.metadata.occurrence}" in facts["key"]
@@ -70,7 +70,7 @@ async def test_an_incident_is_found_by_its_id_or_the_beginning_of_it() -> None:
 async def test_an_unknown_id_is_refused_with_the_list_as_next_command(text: str) -> None:
     with pytest.raises(CommandError) as raised:
         await find_incident(await store_with(incident_in(State.OPEN)), text)
-    assert (raised.value.exit_code, raised.value.then) == (REFUSED, "opx incidents")
+    assert (raised.value.exit_code, raised.value.then) == (REFUSED, "opx list")
 
 
 async def test_an_ambiguous_beginning_is_refused() -> None:
@@ -79,16 +79,18 @@ async def test_an_ambiguous_beginning_is_refused() -> None:
     assert len(matches([one, other], short(one.incident_id))) == 2
     with pytest.raises(CommandError, match="2 incidents begin with") as raised:
         await find_incident(await store_with(one, other), short(one.incident_id))
-    assert raised.value.then == "opx incidents"
+    assert raised.value.then == "opx list"
     for found in (one, other):
         assert f"{found.incident_id}  {found.service}  {found.state}" in raised.value.message
 
 
-def test_a_filter_without_a_hit_is_named() -> None:
-    assert nothing_found(None, None) == "There are no incidents."
-    assert nothing_found(State.RESOLVED, None) == "No incident is RESOLVED."
-    assert nothing_found(None, "x\x1b") == "No incident of service x\\x1b."
-    assert nothing_found(State.OPEN, "x") == "No incident of service x is OPEN."
+def test_an_incident_that_the_api_told_is_the_stored_one() -> None:
+    stored = incident_in(State.OPEN)
+    heard = json.loads(canonical_bytes(stored.to_document())) | {"allowedTransitions": [], "asOf": {"version": 3}}
+    assert read_incident(Answered.of(heard)) == stored
+    with pytest.raises(CommandError, match="a form this opx doesn't know") as raised:
+        read_incident(Answered.of(heard | {"mood": "tense"}))
+    assert raised.value.then == "the same command with --json"
 
 
 def test_only_a_whole_id_is_taken_unread() -> None:

@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.api.answers import row_document
 from pipeline.cli import demo
-from pipeline.cli.command import _after_refusal
+from pipeline.cli.calling import after_refusal
 from pipeline.cli.main import app
 from pipeline.cli.subscription import Arrival, Subscription
 from pipeline.cli.tail import _is_gone, _watch
 from pipeline.cli.target import Target
-from pipeline.cli.telling import incident_facts, next_steps, refusal_line
+from pipeline.cli.telling import incident_facts, refusal_line, steps_of
 from pipeline.cli.terminal import Screen
-from pipeline.domain.errors import Code, Refusal, Unavailable
-from pipeline.domain.transitions import State
+from pipeline.clients.answers import Incident as Answered
+from pipeline.clients.answers import Problem
+from pipeline.domain.errors import Code, HttpCode, Refusal, Unavailable
+from pipeline.domain.transitions import State, transitions_from
 from tests.support.histories import incident_in
 
 ROOT = Path(__file__).parents[2]
@@ -46,25 +49,33 @@ def test_a_code_of_a_later_version_is_told_as_it_is() -> None:
         (Code.TRANSITION_AUTHORITY, "A → B needs HUMAN authority.", "the same command with --as HUMAN"),
         (Code.AUTHORITY_UNCLEAR, "", "the same command with --as HUMAN or SYSTEM"),
         (Code.KEY_REUSED, "", "the same command without --key"),
-        (Code.VERSION_STALE, "", "opx show 1aa01e67"),
-        (Code.TRANSITION_ILLEGAL, "", "opx show 1aa01e67"),
-        (Code.INCIDENT_UNKNOWN, "", "opx incidents"),
+        (Code.VERSION_STALE, "", "opx open 1aa01e67"),
+        (Code.TRANSITION_ILLEGAL, "", "opx open 1aa01e67"),
+        (Code.INCIDENT_UNKNOWN, "", "opx list"),
+        (HttpCode.INTERNAL, "", "opx status"),
+        ("not-signed", "", "aws sts get-caller-identity, and whether that may call the API"),
+        ("of-a-later-version", "", "opx note --help"),
     ],
 )
-def test_a_refusal_names_the_command_that_helps(code: Code, reason: str, then: str) -> None:
-    assert _after_refusal(code, reason, "opx", "1aa01e67-0000") == then
+def test_a_refusal_names_the_command_that_helps(code: str, reason: str, then: str) -> None:
+    problem = Problem(409, code, reason, {}, incident_id="1aa01e67-0000")
+    assert after_refusal(problem, "opx", "note") == then
 
 
 def test_an_incident_names_the_commands_that_act_on_it() -> None:
     for state, expected in (
         (State.PENDING, ["promote ID --reason TEXT", "dismiss ID --reason TEXT"]),
-        (State.OPEN, ["state ID mitigating", "state ID cancelled --reason TEXT"]),
-        (State.MITIGATING, ["state ID resolved --reason TEXT"]),
-        (State.CLOSED, ["state ID archived --as SYSTEM"]),
+        (State.OPEN, ["mitigate ID", "cancel ID --reason TEXT"]),
+        (State.MITIGATING, ["resolve ID --reason TEXT"]),
+        (State.RESOLVED, ["close ID --reason TEXT"]),
+        (State.CLOSED, []),
         (State.ARCHIVED, []),
     ):
+        rows = [row_document(row) | {"youMay": True} for row in transitions_from(state)]
+        rows = [row | {"by": "request-promotion" if row["to"] == "OPEN" else "change-state"} for row in rows]
         incident = incident_in(state)
-        assert [step.replace(incident.incident_id[:8], "ID") for step in next_steps(incident)] == expected
+        found = steps_of(Answered.of(incident.to_document() | {"allowedTransitions": rows}))
+        assert [step.replace(incident.incident_id[:8], "ID") for step in found] == expected
 
 
 def test_a_cancelled_incident_is_not_said_to_be_promoted() -> None:
@@ -78,7 +89,7 @@ def test_the_version_is_that_of_the_project() -> None:
 
 
 def test_a_wrong_value_is_said_without_the_parsers_own_words() -> None:
-    for arguments in (["command", "severity", "1aa0", "sev9"], ["incidents", "--state", "asleep"]):
+    for arguments in (["severity", "1aa0", "sev9"], ["list", "--state", "asleep"]):
         shown = CliRunner().invoke(app, arguments)
         assert shown.exit_code == 2
         assert "is not one of" in shown.stderr

@@ -1,0 +1,192 @@
+"""Many incidents at once: nothing without --yes, an outcome of each, and a repetition that does nothing twice."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from pipeline.cli.bulk import AT_ONCE, KEY_ROOM
+from pipeline.cli.terminal import DONE, FAILED, REFUSED
+from tests.support.bodies import candidate_body
+from tests.support.command_line import CommandLine
+
+ALL = ["--service", "ledger", "--all-matching"]
+
+
+@pytest.fixture
+def opx() -> CommandLine:
+    return CommandLine()
+
+
+def several(opx: CommandLine, number: int, service: str = "ledger") -> list[str]:
+    """Return the ids of open incidents of a service."""
+
+    async def offer() -> None:
+        for key in range(number):
+            await opx.network.world.offer(candidate_body(service=service, dedupKey=f"{service}-{key}"))
+
+    asyncio.run(offer())
+    return [incident for incident, row in opx.network.world.store.incidents.items() if row["service"] == service]
+
+
+def written(opx: CommandLine) -> list[httpx.Request]:
+    return [request for request in opx.network.seen if request.method != "GET"]
+
+
+def test_without_yes_all_that_matches_is_shown_and_nothing_is_sent(opx: CommandLine) -> None:
+    # More than two pages of the API, and one of another service.
+    ids = several(opx, 205) + several(opx, 1, "search")
+    before = len(opx.events())
+    ran = opx("mitigate", *ALL)
+    assert (ran.code, {line["incidentId"] for line in ran.lines}) == (DONE, set(ids[:-1]))
+    assert {line["outcome"] for line in ran.lines} == {"matches"}
+    shown = opx("mitigate", *ALL, people=True).out
+    assert "205 incidents would be acted on. Nothing was changed." in shown
+    assert "Next: the same command with --yes" in shown
+    assert (written(opx), len(opx.events())) == ([], before)
+
+
+def test_each_is_acted_on_under_a_key_of_its_own_and_only_what_matches(opx: CommandLine) -> None:
+    ids, other = several(opx, 20), several(opx, 1, "search")
+    ran = opx("mitigate", *ALL, "--yes", "--key", "base")
+    assert (ran.code, len(ran.lines)) == (DONE, 20)
+    for line in ran.lines:
+        assert (line["outcome"], line["state"]) == ("applied", "MITIGATING")
+        assert line["idempotencyKey"] == f"base.{line['incidentId']}"
+        assert line["next"] == f"opx open {line['incidentId'][:8]}"
+    assert all(opx.kinds(one)[-1] == "MitigationStarted" for one in ids)
+    assert "MitigationStarted" not in opx.kinds(other[0])
+    assert "--key base" in ran.err
+
+
+def test_the_whole_command_can_be_repeated_under_its_key(opx: CommandLine) -> None:
+    several(opx, 5)
+    command = ["resolve", *ALL, "--reason", "drained", "--yes", "--key", "base"]
+    first, before = opx(*command), len(opx.events())
+    again = opx(*command)
+    assert (first.code, again.code, len(opx.events())) == (DONE, DONE, before)
+    assert sorted(first.out.splitlines()) == sorted(again.out.splitlines())
+
+
+def test_every_verb_that_may_act_on_many_does(opx: CommandLine) -> None:
+    ids = several(opx, 2)
+    for arguments, kind in (
+        (["note", "seen"], "NoteAdded"),
+        (["severity", "sev1", "--severity", "sev2"], "SeverityChanged"),
+        (["mitigate", "--state", "open"], "MitigationStarted"),
+        (["resolve", "--state", "mitigating", "--reason", "r"], "IncidentResolved"),
+        (["close", "--from", "2026-01-01T00:00Z", "--reason", "r"], "IncidentClosed"),
+    ):
+        assert opx(*arguments, *ALL, "--yes").code == DONE
+        assert {opx.kinds(one)[-1] for one in ids} == {kind}
+    other = several(opx, 2, "search")
+    assert opx("cancel", "--service", "search", "--all-matching", "--reason", "r", "--yes").code == DONE
+    assert {opx.kinds(one)[-1] for one in other} == {"IncidentCancelled"}
+    waiting = [opx.pending("one", service="gate"), opx.pending("two", service="gate")]
+    for verb in ("promote", "dismiss"):
+        ran = opx(verb, "--service", "gate", "--all-matching", "--reason", "r", "--yes")
+        assert {line["incidentId"] for line in ran.lines} == set(waiting)
+
+
+def test_a_dry_run_tells_each_outcome_and_changes_nothing(opx: CommandLine) -> None:
+    ids = several(opx, 3)
+    opx("mitigate", ids[0])
+    opx("cancel", ids[1], "--reason", "r")
+    store = opx.network.world.store
+    before = (dict(store.incidents), dict(store.receipts), len(store.feed))
+    command = ["resolve", *ALL, "--reason", "drained", "--dry-run"]
+    ran, shown = opx(*command), opx(*command, people=True, width=140)
+    assert (dict(store.incidents), dict(store.receipts), len(store.feed)) == before
+    told = {line["incidentId"]: (line["outcome"], line["state"], line["dryRun"]) for line in ran.lines}
+    assert told == {
+        ids[0]: ("applied", "RESOLVED", True),
+        ids[1]: ("refused", "CANCELLED", True),
+        ids[2]: ("applied", "MITIGATING", True),
+    }
+    assert (ran.code, shown.code) == (REFUSED, REFUSED)
+    assert "would be applied" in shown.out
+    assert "the first of two steps; then RESOLVED" in shown.out
+    assert "3 incidents: 2 would be done, 1 refused. A dry run." in shown.out
+
+
+def test_a_refusal_of_one_stops_no_other_and_ends_with_exit_1(opx: CommandLine) -> None:
+    ids = several(opx, 6)
+    opx("cancel", ids[2], "--reason", "r")
+    ran = opx("mitigate", *ALL, "--yes")
+    refused = [line for line in ran.lines if line["outcome"] == "refused"]
+    assert (ran.code, len(ran.lines)) == (REFUSED, 6)
+    assert [(line["incidentId"], line["code"]) for line in refused] == [(ids[2], "transition-illegal")]
+    assert refused[0]["next"] == f"opx open {ids[2][:8]}"
+    shown = opx("note", "x", "--as", "system", *ALL, "--yes", people=True)
+    assert "6 incidents: 0 done, 6 refused." in shown.out
+    assert shown.code == REFUSED
+
+
+def test_without_an_answer_nothing_further_is_begun_and_the_exit_code_is_2(opx: CommandLine) -> None:
+    several(opx, AT_ONCE * 3)
+    heard = opx.network.carry
+
+    async def deaf(request: httpx.Request) -> httpx.Response:
+        if request.method != "GET":
+            raise httpx.ConnectError("down")
+        return await heard(request)
+
+    opx.network.carry = deaf  # type: ignore[method-assign]
+    ran = opx("mitigate", *ALL, "--yes", "--key", "base")
+    outcomes = [line["outcome"] for line in ran.lines]
+    assert (ran.code, outcomes.count("failed"), outcomes.count("not-tried")) == (FAILED, AT_ONCE, AT_ONCE * 2)
+    shown = opx("mitigate", *ALL, "--yes", "--key", "base", people=True)
+    assert "Next: the same command with --key base" in shown.out
+    opx.network.carry = heard  # type: ignore[method-assign]
+    assert opx("mitigate", *ALL, "--yes", "--key", "base").code == DONE
+
+
+def test_only_so_many_are_on_their_way_at_once(opx: CommandLine) -> None:
+    several(opx, AT_ONCE * 2)
+    heard, going, most = opx.network.carry, 0, 0
+
+    async def counted(request: httpx.Request) -> httpx.Response:
+        nonlocal going, most
+        going += 1
+        most = max(most, going)
+        await asyncio.sleep(0.01)
+        found = await heard(request)
+        going -= 1
+        return found
+
+    opx.network.carry = counted  # type: ignore[method-assign]
+    assert opx("mitigate", *ALL, "--yes").code == DONE
+    assert 1 < most <= AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "then"),
+    [
+        (["mitigate", "--service", "ledger"], "the same command with --all-matching"),
+        (["mitigate", "1aa0", "--service", "ledger"], "the same command with --all-matching"),
+        (["mitigate", "--all-matching"], "opx mitigate --help"),
+        (["mitigate", "1aa0", *ALL], "opx mitigate --help"),
+        (["mitigate", *ALL, "--expect", "2"], "opx mitigate --help"),
+        (["mitigate", *ALL, "--key", "x" * (129 - KEY_ROOM)], "opx mitigate --help"),
+        (["note", *ALL], "opx note --help"),
+        (["resolve", *ALL], "the same command with --reason TEXT"),
+        (["mitigate", *ALL, "--from", "yesterday"], "opx mitigate --help"),
+    ],
+)
+def test_what_can_not_be_meant_for_many_is_refused_before_anything_is_asked(
+    opx: CommandLine, arguments: list[str], then: str
+) -> None:
+    ran = opx(*arguments, "--yes")
+    assert (ran.code, ran.out, ran.next) == (REFUSED, "", then)
+    assert opx.network.seen == []
+
+
+def test_the_longest_key_of_many_still_fits_with_all_that_is_put_behind_it(opx: CommandLine) -> None:
+    several(opx, 1)
+    assert opx("resolve", *ALL, "--reason", "r", "--yes", "--key", "x" * (128 - KEY_ROOM)).code == DONE
+    assert max(len(request.headers.get("Idempotency-Key", "")) for request in opx.network.seen) == 128
+
+
+def test_nothing_that_matches_is_said_and_done(opx: CommandLine) -> None:
+    shown = opx("mitigate", *ALL, "--yes", people=True)
+    assert (shown.code, "No incident of service ledger is known." in shown.out) == (DONE, True)
