@@ -83,7 +83,7 @@ def _say_where(invocation: Invocation, target: Target, reused: bool, config: Pat
     screen: Screen = invocation.screen
     own = None if config is None else str(config)
     if screen.as_json:
-        where = {"endpoint": target.endpoint_url, "region": target.region, "config": own}
+        where = {"endpoint": target.endpoint_url, "api": target.api_url, "region": target.region, "config": own}
         screen.record({**where, "reused": reused, "outputs": target.outputs})
         return
     how = "ran already and is up to date" if reused else "is up"
@@ -94,6 +94,7 @@ def _say_where(invocation: Invocation, target: Target, reused: bool, config: Pat
             ("endpoint", target.endpoint_url),
             ("region", f"{target.region}, with the credentials test / test"),
             ("configuration", own or "as it ships (--config DIR for your own)"),
+            ("api", target.api_url),
             ("candidates", target.output("CandidatesQueueUrl")),
             ("commands", target.output("CommandsQueueUrl")),
             ("rejected", target.output("RejectedQueueUrl")),

@@ -76,6 +76,7 @@ def _record(session: Session, queues: dict[str, Depth], states: list[StateCount]
     return {
         "target": session.target.name,
         "endpoint": session.target.endpoint_url,
+        "api": session.target.api_url,
         "region": session.target.region,
         "version": session.target.outputs.get("Version"),
         "queues": {
@@ -92,6 +93,7 @@ def _show(invocation: Invocation, session: Session, queues: dict[str, Depth], st
     screen, target = invocation.screen, session.target
     where = target.endpoint_url or f"region {target.region}"
     key_values(screen, [("target", f"{target.name} ({where}), version {target.outputs.get('Version', 'unknown')}")])
+    key_values(screen, [("api", target.api_url)])
     counted = [item for item in states if item.count]
     line = (
         Text("  ").join(Text.assemble(state_cell(item.state), f" {item}") for item in counted) if counted else Text("none")
