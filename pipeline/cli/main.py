@@ -23,6 +23,7 @@ from pipeline.cli.session import Around, Invocation, silence_output
 from pipeline.cli.target import Selection
 from pipeline.cli.terminal import FAILED, Screen
 from pipeline.cli.verbs import VERBS, command_of
+from pipeline.cli.why import why
 from pipeline.local.environment import REGION
 from pipeline.local.paths import DEFAULT_STATE
 
@@ -123,6 +124,7 @@ app.command()(declaring.evidence)
 app.command()(declaring.link)
 app.command()(declaring.receipt)
 app.command()(rejected.rejected)
+app.command()(why)
 app.add_typer(policy, name="policy")
 app.add_typer(rules, name="rules")
 app.add_typer(authority, name="authority")
