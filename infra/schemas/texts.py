@@ -2,8 +2,8 @@
 
 import json
 
-from pipeline.api.openapi import document
-from pipeline.api.schemas import messages
+from infra.schemas.model_schemas import messages
+from infra.schemas.openapi import document
 
 
 def texts() -> dict[str, str]:

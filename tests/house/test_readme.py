@@ -7,7 +7,7 @@ from pathlib import Path
 import typer.main
 from pydantic import TypeAdapter
 
-from pipeline.api.openapi import GATEWAY_CODES
+from infra.schemas.openapi import GATEWAY_CODES
 from pipeline.api.routes import ROUTES, Read
 from pipeline.cli.main import app
 from pipeline.domain.authority import Entry, Sender

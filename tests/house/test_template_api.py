@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from consumers.api_door import REQUEST_ID
-from pipeline.api.openapi import GATEWAY_CODES
+from infra.schemas.openapi import GATEWAY_CODES
 from pipeline.api.problems import PROBLEM, TYPE
 from pipeline.api.routes import ROUTES, Read
 from tests.house.template import (

@@ -8,8 +8,8 @@ import jsonschema_rs
 import pytest
 from pydantic import AfterValidator, TypeAdapter
 
-from pipeline.api.openapi import document
-from pipeline.api.schemas import ONE_LINE, messages, taken, told
+from infra.schemas.model_schemas import ONE_LINE, messages, taken, told
+from infra.schemas.openapi import document
 from pipeline.domain.base import Data, Description, Href, Line, Model, Note, Service, Time, read
 from pipeline.domain.canonical import normalise
 from pipeline.domain.commands import COMMAND

@@ -13,7 +13,7 @@ from typing import Any, Final, get_args
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from pipeline.api.wording import FIELDS
+from infra.schemas.wording import FIELDS
 from pipeline.domain.authority import AuthorityClaim
 from pipeline.domain.base import (
     METADATA_BYTES_MAX,

@@ -1,20 +1,20 @@
 """The OpenAPI document of the HTTP API, made from routes, models and error codes. Pure; the same bytes each time.
 
-`python -m infra.schemas` writes it down; how models become schemas is in `schemas`, what is said in words in `wording`.
+`python -m infra.schemas` writes it down; how models become schemas is in `model_schemas`, what is said in words in `wording`.
 """
 
 from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter
 
-from pipeline.api.answer_schemas import answer_schemas
+from infra.schemas.answer_schemas import answer_schemas
+from infra.schemas.model_schemas import DEFINITIONS, DIALECT, Schema, rewritten, taken
+from infra.schemas.wording import ABOUT, BODIES, HEADERS, INCIDENT_ID, PARAMETERS, STATUSES
 from pipeline.api.answers import CREATED, OK
 from pipeline.api.cursors import CURSOR_CHARACTERS_MAX
 from pipeline.api.problems import JSON, PROBLEM, REPLAYED, HttpAnswer, http_problem, problem_of
 from pipeline.api.requests import KEY_HEADER
 from pipeline.api.routes import LIMIT_DEFAULT, LIMIT_MAX, ROUTES, Read, Route
-from pipeline.api.schemas import DEFINITIONS, DIALECT, Schema, rewritten, taken
-from pipeline.api.wording import ABOUT, BODIES, HEADERS, INCIDENT_ID, PARAMETERS, STATUSES
 from pipeline.domain.base import Count, IdempotencyKey, Line, Sequence, Service, Time, Uuid
 from pipeline.domain.commands import ChangeState, Declare, Dismiss, RequestPromotion
 from pipeline.domain.errors import HTTP_MEANINGS, MEANINGS, Code, HttpCode, Refusal

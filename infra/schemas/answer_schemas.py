@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from infra.schemas.model_schemas import DEFINITIONS, Schema, fields_of, told, told_event
 from pipeline.api.problems import TYPE
-from pipeline.api.schemas import DEFINITIONS, Schema, fields_of, told, told_event
 from pipeline.domain.base import Uuid
 from pipeline.domain.commands import COMMAND_TYPES
 from pipeline.domain.errors import HTTP_MEANINGS, MEANINGS
