@@ -106,14 +106,17 @@ async def act_on(invocation: Invocation, found: list[Incident], act: Act, terms:
 
     if not dry_run:
         invocation.screen.notice(f"Should this break off: the same command with --key {key} is safe, and goes on.")
-    try:
-        with invocation.screen.progress("acting", len(found)) as meter:
-            async with asyncio.TaskGroup() as group:
-                for incident in found:
-                    group.create_task(one(incident, meter))
-    except asyncio.CancelledError:
-        _tell(invocation, results, len(found), key, dry_run=dry_run)
-        raise
+    with invocation.screen.progress("acting", len(found)) as meter:
+        tasks = [asyncio.create_task(one(incident, meter)) for incident in found]
+        try:
+            await asyncio.gather(*tasks)
+        except asyncio.CancelledError:
+            _tell(invocation, results, len(found), key, dry_run=dry_run)
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     places = {incident.incident_id: place for place, incident in enumerate(found)}
     results.sort(key=lambda result: places[result.incident.incident_id])
     return _tell(invocation, results, len(found), key, dry_run=dry_run)

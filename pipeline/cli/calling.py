@@ -16,7 +16,7 @@ from pipeline.cli.telling import refusal_line, short
 from pipeline.cli.terminal import REFUSED, CommandError
 from pipeline.clients.answers import ApiRefused, ApiUnavailable, Problem
 from pipeline.clients.operator import AsyncOperator
-from pipeline.domain.errors import Code, HttpCode, Unavailable
+from pipeline.domain.errors import MEANINGS, Code, HttpCode, Unavailable
 from pipeline.domain.transitions import AuthorityType
 from pipeline.local.environment import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 
@@ -31,15 +31,14 @@ class Api:
 
 @asynccontextmanager
 async def open_api(selection: Selection) -> AsyncIterator[Api]:
-    """Find the target and open its API. Raises `Unavailable` without credentials."""
+    """Find the target and open its API. Raises `Unavailable` without credentials, also where they end in between."""
     target = await resolve(selection)
     async with httpx.AsyncClient(trust_env=not target.is_local) as http:
         try:
             session = session_of(target)
-            operator = AsyncOperator(target.api_url, http=http, region=target.region, session=session)
+            yield Api(AsyncOperator(target.api_url, http=http, region=target.region, session=session), target.is_local)
         except BotoCoreError as error:
             raise Unavailable(f"signing requests: {type(error).__name__}: {error}") from error
-        yield Api(operator, target.is_local)
 
 
 def session_of(target: Target) -> Session:
@@ -57,6 +56,9 @@ def refused(error: ApiRefused, opx: str, command: str = "") -> CommandError:
     told = refusal_line(problem.code, (f"{problem.field}: " if problem.field else "") + problem.detail)
     if problem.code == Code.TRANSITION_ILLEGAL and problem.state:
         told += f" From {problem.state} it may become: {', '.join(problem.allowed_transitions) or 'nothing'}."
+    if problem.code not in MEANINGS and problem.next:
+        # Of our own refusals the next command says it; of what stands in between the API says it, such as a wrong clock.
+        told += f" {problem.next}"
     said = {"code": problem.code, "status": problem.status, "incidentId": problem.incident_id, "state": problem.state}
     return CommandError(
         told, after_refusal(problem, opx, command), REFUSED, {k: v for k, v in said.items() if v is not None}
@@ -87,7 +89,7 @@ def after_refusal(problem: Problem, opx: str, command: str = "") -> str:
         case HttpCode.CORRUPT | HttpCode.INTERNAL | HttpCode.UNAVAILABLE:
             return f"{opx} status"
         case "not-signed" | "forbidden":
-            return "aws sts get-caller-identity, and whether that may call the API"
+            return "aws sts get-caller-identity"
         case _:
             return f"{opx} {command} --help".replace("  ", " ")
 

@@ -87,9 +87,9 @@ def _show(invocation: Invocation, incident: Incident, events: list[Document]) ->
 
 
 def _show_facts(screen: Screen, incident: Incident, found: Signal | None, lived: list[Stay], now: datetime | None) -> None:
-    rows: list[tuple[str, object]] = [("states", life_line(lived, now))]
-    if found is not None:
-        rows.append(("signal", found.told(now or incident.updated_at)))
+    screen.say(life_line(lived, now))
+    screen.say()
+    rows = [] if found is None else [("signal", found.told(now or incident.updated_at))]
     facts = incident_facts(read_incident(incident))
     key_values(screen, [(f"{name:<15}", value) for name, value in [*facts[:2], *rows, *facts[2:]]])
 

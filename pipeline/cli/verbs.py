@@ -243,7 +243,7 @@ def asked(invocation: Invocation, order: Order) -> Consent:
         told = f"It is {state}; {order.verb.name} takes two steps: {way}."
         if order.terms.yes:
             return True
-        answer = None if order.terms.dry_run else invocation.around.ask(f"{told} Take both?")
+        answer = None if order.terms.dry_run or invocation.screen.as_json else invocation.around.ask(f"{told} Take both?")
         facts = {"code": Code.TRANSITION_ILLEGAL.value, "state": state}
         if answer is None:
             raise CommandError(told, "the same command with --yes, which takes both", REFUSED, facts)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,29 +21,22 @@ from pipeline.cli.session import session_at
 from pipeline.cli.subscription import ALIVE_TAG, DEAD_AFTER_S, drain, pattern_of, subscribe, sweep
 from pipeline.cli.target import Selection, local_target
 from pipeline.domain.base import METADATA_DEPTH_MAX
+from tests.support.engine_cli import WITHIN_S, Opx, calling, candidate, declared, incident_of
 from tests.support.stack import Stack, wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.long]
 
-WITHIN_S = 30.0
 DEPLOYED_AS = {
     "CandidatesFunction": "opx-candidates",
     "CommandsFunction": "opx-commands",
     "FanoutFunction": "opx-fanout",
+    "ApiFunction": "opx-api",
 }
-Opx = Callable[..., tuple[int, list[dict[str, Any]], list[dict[str, Any]]]]
 
 
 @pytest.fixture
 def opx(stack: Stack) -> Opx:
-    def call(*arguments: str, stdin: str | None = None) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
-        shared = ["--json", "--state-dir", str(stack.engine.state_dir)]
-        result = CliRunner().invoke(app, [*shared, *arguments], input=stdin)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        out, err = ([json.loads(line) for line in text.splitlines()] for text in (result.stdout, result.stderr))
-        return result.exit_code, out, err
-
-    return call
+    return calling(stack)
 
 
 @pytest.fixture
@@ -52,48 +44,19 @@ def service() -> str:
     return f"cli-{uuid4().hex[:12]}"
 
 
-def candidate(service: str, number: int = 0, **fields: Any) -> str:
-    document = {
-        "type": "candidate",
-        "service": service,
-        "severity": "SEV2",
-        "title": f"{service} is slow",
-        "dedupKey": "slow",
-    }
-    return json.dumps(document | {"idempotencyKey": f"{service}:{number}"} | fields)
-
-
-def incident_of(opx: Opx, service: str) -> dict[str, Any]:
-    deadline = time.monotonic() + WITHIN_S
-    while time.monotonic() < deadline:
-        code, found, _ = opx("incidents", "--service", service)
-        assert code == 0
-        if found:
-            return found[0]
-        time.sleep(0.2)
-    raise AssertionError(f"no incident of {service} within {WITHIN_S} s")
-
-
 def declaration(service: str) -> dict[str, Any]:
     document = {"type": "declare", "service": service, "severity": "SEV2", "title": "down", "authority": "HUMAN"}
     return document | {"idempotencyKey": f"{service}:declared", "reason": "a test"}
-
-
-def declared(opx: Opx, service: str) -> str:
-    code, out, _ = opx("command", "declare", "--service", service, "--severity", "sev2", "--title", "down")
-    assert code == 0
-    identity: str = out[0]["incidentId"]
-    return identity
 
 
 def test_a_message_becomes_an_incident_that_can_be_shown(opx: Opx, service: str) -> None:
     code, sent, _ = opx("send", "--json-body", candidate(service))
     assert (code, sent[0]["sent"], sent[0]["failed"]) == (0, 1, 0)
     incident = incident_of(opx, service)
-    code, shown, _ = opx("show", incident["incidentId"][:12])
+    code, shown, _ = opx("open", incident["incidentId"][:12])
     assert (code, shown[0]["state"], shown[0]["service"]) == (0, "OPEN", service)
     assert {row["to"] for row in shown[0]["allowedTransitions"]} == {"MITIGATING", "CANCELLED"}
-    code, events, _ = opx("timeline", incident["incidentId"])
+    code, events, _ = opx("open", incident["incidentId"], "--events")
     assert [event["eventType"] for event in events] == ["IncidentCreated", "IncidentOpened"]
 
 
@@ -103,66 +66,6 @@ def test_a_file_from_standard_input_is_sent_and_what_no_queue_takes_is_named(opx
     assert (code, sent[0]["sent"], sent[0]["failed"]) == (1, 25, 1)
     assert sent[0]["refused"][0]["line"] == 11
     assert incident_of(opx, service)["state"] == "OPEN"
-
-
-def test_an_incident_is_taken_through_its_life_by_commands(opx: Opx, service: str) -> None:
-    identity = declared(opx, service)
-    steps = [("mitigating", []), ("resolved", ["--reason", "rolled back"]), ("closed", ["--reason", "reviewed"])]
-    for state, reason in steps:
-        code, out, _ = opx("command", "state", identity, state, *reason)
-        assert (code, out[0]["result"]["answer"], out[0]["result"]["state"]) == (0, "applied", state.upper())
-    _, shown, _ = opx("show", identity)
-    assert shown[0]["authority"]["authorityType"] == "HUMAN"
-
-
-def test_every_command_takes_effect(opx: Opx, service: str) -> None:
-    one, other = declared(opx, service), declared(opx, f"{service}-other")
-    for arguments in (
-        ["note", one, "seen"],
-        ["evidence", one, "graph=https://observe.example/1"],
-        ["severity", one, "sev1", "--reason", "spreading"],
-        ["link", one, "caused-by", other],
-    ):
-        code, out, _ = opx("command", *arguments)
-        assert (code, out[0]["result"]["answer"]) == (0, "applied")
-    _, events, _ = opx("timeline", one)
-    kinds = ["NoteAdded", "EvidenceAttached", "SeverityChanged", "IncidentLinked"]
-    assert [event["eventType"] for event in events][2:] == kinds
-
-
-@pytest.mark.parametrize(("verb", "state"), [("promote", "OPEN"), ("dismiss", "CANCELLED")])
-def test_a_pending_incident_is_promoted_or_dismissed_by_a_person(opx: Opx, service: str, verb: str, state: str) -> None:
-    opx("send", "--json-body", candidate(service, severity="SEV4"))
-    pending = incident_of(opx, service)
-    assert pending["state"] == "PENDING"
-    code, out, _ = opx("command", verb, pending["incidentId"], "--reason", "looked at it")
-    assert (code, out[0]["result"]["state"]) == (0, state)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (["state", "ID", "closed", "--reason", "x"], "transition-illegal"),
-        (["severity", "ID", "sev1", "--expect", "1"], "version-stale"),
-        (["state", "ID", "cancelled", "--reason", "x", "--as", "SYSTEM"], "transition-authority"),
-        (["state", "ID", "cancelled"], "reason-missing"),
-        (["note", "ffffffff-ffff-4fff-8fff-ffffffffffff", "x"], "incident-unknown"),
-    ],
-)
-def test_a_refusal_is_told_with_its_code_and_exit_1(opx: Opx, service: str, arguments: list[str], code: str) -> None:
-    identity = declared(opx, service)
-    exit_code, out, _ = opx("command", *(identity if part == "ID" else part for part in arguments))
-    assert (exit_code, out[0]["result"]["answer"], out[0]["result"]["code"]) == (1, "refused", code)
-
-
-def test_a_reused_key_is_refused_and_a_repeated_command_is_answered_again(opx: Opx, service: str) -> None:
-    identity, key = declared(opx, service), f"key-{uuid4().hex}"
-    first = opx("command", "note", identity, "once", "--key", key)
-    assert opx("command", "note", identity, "once", "--key", key) == first
-    code, out, _ = opx("command", "note", identity, "other", "--key", key)
-    assert (code, out[0]["result"]["code"]) == (1, "key-reused")
-    _, events, _ = opx("timeline", identity)
-    assert [event["eventType"] for event in events].count("NoteAdded") == 1
 
 
 def test_the_status_counts_queues_and_incidents(opx: Opx, service: str) -> None:
@@ -269,7 +172,7 @@ def test_the_local_engine_works_wherever_a_persons_proxies_and_profiles_point(tm
         assert run("up")[0]["reused"] is False
         # Worked off: so the functions reach the engine's tables and queues past the proxies, too.
         assert run("send", "--json-body", candidate(service))[0]["stillWaiting"] == 0
-        assert [found["state"] for found in run("incidents", "--service", service)] == ["OPEN"]
+        assert [found["state"] for found in run("list", "--service", service)] == ["OPEN"]
         assert run("status")[0]["incidents"]["OPEN"] == 1
     finally:
         assert run("down") == [{"stopped": True}]
@@ -297,7 +200,7 @@ def test_a_sending_waits_until_the_queue_is_worked_off_and_counts_what_was_rejec
     assert (code, sent[0]["sent"], sent[0]["stillWaiting"], sent[0]["rejected"]) == (1, 14, 0, 2)
     assert time.monotonic() - began > DELAY_S - 1
     assert stack.depth("CandidatesQueueUrl") == 0
-    _, found, _ = opx("incidents", "--service", service)
+    _, found, _ = opx("list", "--service", service)
     assert len(found) == 13
 
 
@@ -339,9 +242,9 @@ def test_a_sending_that_is_left_while_it_waits_says_that_all_is_sent(stack: Stac
 def test_a_list_that_is_cut_off_says_so(opx: Opx, service: str) -> None:
     for _ in range(2):
         declared(opx, service)
-    code, found, said = opx("incidents", "--service", service, "--limit", "1")
+    code, found, said = opx("list", "--service", service, "--limit", "1")
     assert (code, len(found), "newest 1" in said[0]["notice"]) == (0, 1, True)
-    assert opx("incidents", "--service", service, "--limit", "2")[2] == []
+    assert opx("list", "--service", service, "--limit", "2")[2] == []
 
 
 def test_a_sending_that_need_not_wait_returns_at_once(stack: Stack, opx: Opx, service: str) -> None:

@@ -159,7 +159,11 @@ BOTH = ["MitigationStarted", "IncidentResolved"]
 
 def test_resolving_what_is_open_is_refused_where_nobody_can_be_asked(opx: CommandLine) -> None:
     one = opx.declared()
+    assert opx("resolve", one, "--reason", "over", people=True).code == REFUSED
+    assert opx.asked != []
+    opx.answer = True
     for more in ([], ["--dry-run"]):
+        # A program is never asked, whoever sits there.
         ran = opx("resolve", one, "--reason", "over", *more)
         assert (ran.code, ran.error["code"]) == (REFUSED, "transition-illegal")
         assert ran.next == "the same command with --yes, which takes both"
@@ -171,8 +175,9 @@ def test_resolving_what_is_open_takes_both_steps_when_the_person_says_so(
     opx: CommandLine, answer: bool, kinds: list[str], code: int
 ) -> None:
     one, opx.answer = opx.declared(), answer
-    assert opx("resolve", one, "--reason", "over").code == code
-    assert opx.kinds(one)[2:] == kinds
+    ran = opx("resolve", one, "--reason", "over", people=True)
+    assert (ran.code, opx.kinds(one)[2:]) == (code, kinds)
+    assert answer or ran.err.endswith("Next: the same command with --yes\n")
     assert opx.asked == ["It is OPEN; resolve takes two steps: OPEN → MITIGATING → RESOLVED. Take both?"]
 
 

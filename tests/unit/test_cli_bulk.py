@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from pipeline.cli.bulk import AT_ONCE, KEY_ROOM
-from pipeline.cli.terminal import DONE, FAILED, REFUSED
+from pipeline.cli.terminal import DONE, FAILED, REFUSED, TERMINATED
 from tests.support.bodies import candidate_body
 from tests.support.command_line import CommandLine
 
@@ -139,6 +139,26 @@ def test_without_an_answer_nothing_further_is_begun_and_the_exit_code_is_2(opx: 
     assert "Next: the same command with --key base" in shown.out
     opx.network.carry = heard  # type: ignore[method-assign]
     assert opx("mitigate", *ALL, "--yes", "--key", "base").code == DONE
+
+
+def test_what_is_stopped_in_between_has_told_what_was_done(opx: CommandLine) -> None:
+    several(opx, AT_ONCE * 2)
+    heard, left = opx.network.carry, 5
+
+    async def stopped(request: httpx.Request) -> httpx.Response:
+        nonlocal left
+        left -= request.method != "GET"
+        if left < 0:
+            raise asyncio.CancelledError
+        return await heard(request)
+
+    opx.network.carry = stopped  # type: ignore[method-assign]
+    ran = opx("mitigate", *ALL, "--yes", "--key", "base")
+    assert (ran.code, [line["outcome"] for line in ran.lines]) == (TERMINATED, ["applied"] * 5)
+    left = 5
+    shown = opx("mitigate", *ALL, "--yes", "--key", "base", people=True)
+    assert "16 incidents: 5 done, 11 not begun." in shown.out
+    assert "Next: the same command with --key base" in shown.out
 
 
 def test_only_so_many_are_on_their_way_at_once(opx: CommandLine) -> None:

@@ -53,7 +53,7 @@ def test_a_code_of_a_later_version_is_told_as_it_is() -> None:
         (Code.TRANSITION_ILLEGAL, "", "opx open 1aa01e67"),
         (Code.INCIDENT_UNKNOWN, "", "opx list"),
         (HttpCode.INTERNAL, "", "opx status"),
-        ("not-signed", "", "aws sts get-caller-identity, and whether that may call the API"),
+        ("not-signed", "", "aws sts get-caller-identity"),
         ("of-a-later-version", "", "opx note --help"),
     ],
 )

@@ -17,6 +17,7 @@ from pipeline.cli.terminal import (
     Column,
     CommandError,
     Screen,
+    ask,
     cell,
     json_line,
     key_values,
@@ -138,3 +139,30 @@ def test_progress_is_shown_to_people_only() -> None:
     with watched.progress("sending \x1b[2J", 10) as meter:
         meter.at(5)
     assert "sending \\x1b[2J" in Text.from_ansi(written(watched.err)).plain
+
+
+class Keyboard(io.StringIO):
+    """A terminal at which somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"), [("y\n", True), ("Yes\n", True), ("\n", False), ("n\n", False), ("", False), ("yo\n", False)]
+)
+def test_only_a_yes_is_one(typed: str, answer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Keyboard()
+    monkeypatch.setattr("sys.stdin", Keyboard(typed))
+    monkeypatch.setattr("sys.stderr", shown)
+    assert ask("Both\x1b?") is answer
+    assert shown.getvalue().startswith("Both\\x1b? [y/N] ")
+    # Ended without a key: what follows starts on a line of its own.
+    assert shown.getvalue().endswith("\n") is (typed == "")
+
+
+def test_where_nobody_sits_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Keyboard())
+    for stdin in (io.StringIO("y\n"), None):
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert ask("Both?") is None
