@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from pipeline.cli import controls, declaring, engine, environment, rejected, send, status, tail, transitions
 from pipeline.cli.authority import authority
+from pipeline.cli.board import watch
 from pipeline.cli.demo import demo
 from pipeline.cli.lint import lint
 from pipeline.cli.listing import list_
@@ -132,6 +133,7 @@ app.command()(controls.pause)
 app.command()(controls.resume)
 app.add_typer(controls.maintenance, name="maintenance")
 app.command()(tail.tail)
+app.command()(watch)
 app.command()(transitions.transitions)
 app.command()(environment.environment)
 
