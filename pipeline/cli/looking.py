@@ -5,11 +5,11 @@ is shown is in `board_view`.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import product
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pipeline.clients.answers import ApiRefused, Incident
 from pipeline.clients.calls import Filters
@@ -18,6 +18,9 @@ from pipeline.domain.canonical import Document, format_time, parse_time
 from pipeline.domain.errors import Code, Unavailable
 from pipeline.domain.events import REPORTS_TROUBLE
 from pipeline.domain.transitions import HOLDS_KEY, UNPROMOTED, Severity, State
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 PAGE: Final = 100
 # Of each state, and of each severity that was asked for.
@@ -149,7 +152,7 @@ class Watcher:
             raise Unavailable(f"a look took longer than {LOOK_S_MAX:.0f} s") from None
 
     async def _look(self, operator: AsyncOperator, before: Board | None, now: datetime) -> Board:
-        pages = await asyncio.gather(*(_listed(operator, filters) for filters in self.wanted.listings()))
+        pages = await _each(self.wanted.listings(), lambda filters: _listed(operator, filters))
         found: dict[str, Incident] = {}
         for incident in (incident for listed, _ in pages for incident in listed):
             # One that changed its state meanwhile is in two listings.
@@ -170,7 +173,7 @@ class Watcher:
         """Return what has ended. What is missing is read again: an index lags, and it may have moved between listings."""
         stood = [one.incident for one in before.standings if not one.is_over] if before is not None else []
         missing = [one for one in stood if one.incident_id not in found]
-        again = await _each(missing[:LOOKUPS_MAX], lambda one: _read(operator, one.incident_id))
+        again: list[Incident | None] = await _each(missing[:LOOKUPS_MAX], lambda one: _read(operator, one.incident_id))
         # What there was no time to read again stays as it was, and is read in one of the next looks.
         again += missing[LOOKUPS_MAX:]
         found |= {one.incident_id: one for one in again if one is not None and self.wanted.takes(one, now)}
@@ -192,7 +195,7 @@ class Watcher:
         async def seen(incident: Incident) -> None:
             self._seen[incident.incident_id] = (incident.version, await _last_seen(operator, incident))
 
-        asked: list[tuple[Callable[[Incident], Any], Incident]] = [
+        asked: list[tuple[Callable[[Incident], Coroutine[Any, Any, None]], Incident]] = [
             (since, one) for one in rows if self._state_since(one) is None
         ]
         asked += [(seen, one) for one in rows if _row_seen(one).at is None and self._last(one) is None]
@@ -280,14 +283,21 @@ async def _read(operator: AsyncOperator, incident_id: str) -> Incident | None:
         return None
 
 
-async def _each(items: Iterable[Any], ask: Callable[[Any], Any]) -> list[Any]:
+async def _each(items: Iterable[T], ask: Callable[[T], Coroutine[Any, Any, R]]) -> list[R]:
+    """Return the answers, in order, a few asked for at once. Where one raises the others are not waited for, but ended."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(item: Any) -> Any:
+    async def one(item: T) -> R:
         async with gate:
             return await ask(item)
 
-    return list(await asyncio.gather(*(one(item) for item in items)))
+    asked = [asyncio.create_task(one(item)) for item in items]
+    try:
+        return await asyncio.gather(*asked)
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 def _row_seen(incident: Incident) -> Seen:
