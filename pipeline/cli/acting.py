@@ -80,10 +80,12 @@ class Step:
 def between(state: str | None, target: State | None) -> State | None:
     """Return the one state by which an incident in `state` gets to `target` in two steps, where that is the only way."""
     ways = {row.source for row in TRANSITIONS if row.target is target}
-    if len(ways) != 1 or state is None or state not in State.__members__:
+    try:
+        source = State(state or "")
+    except ValueError:
         return None
-    halfway = next(iter(ways))
-    return halfway if transition(State(state), halfway) is not None else None
+    halfway = ways.pop() if len(ways) == 1 else source
+    return halfway if transition(source, halfway) is not None else None
 
 
 def first_key(key: str) -> str:
