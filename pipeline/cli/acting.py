@@ -79,13 +79,24 @@ class Step:
 
 def between(state: str | None, target: State | None) -> State | None:
     """Return the one state by which an incident in `state` gets to `target` in two steps, where that is the only way."""
-    ways = {row.source for row in TRANSITIONS if row.target is target}
+    source, ways = _known(state), {row.source for row in TRANSITIONS if row.target is target}
+    if source is None or len(ways) != 1:
+        return None
+    halfway = ways.pop()
+    return halfway if transition(source, halfway) is not None else None
+
+
+def has_way(state: str, target: State) -> bool:
+    """True where the table leads from `state` to `target`; of a state that it doesn't know the API has to say."""
+    source = _known(state)
+    return source is None or transition(source, target) is not None
+
+
+def _known(state: str | None) -> State | None:
     try:
-        source = State(state or "")
+        return State(state or "")
     except ValueError:
         return None
-    halfway = ways.pop() if len(ways) == 1 else source
-    return halfway if transition(source, halfway) is not None else None
 
 
 def first_key(key: str) -> str:

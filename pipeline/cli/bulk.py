@@ -11,7 +11,7 @@ from typing import Final
 
 from rich.text import Text
 
-from pipeline.cli.acting import FIRST_KEY_ROOM, Terms, between, half_told
+from pipeline.cli.acting import FIRST_KEY_ROOM, Terms, between, half_told, has_way
 from pipeline.cli.calling import after_refusal
 from pipeline.cli.finding import ID_CHARACTERS, PAGE
 from pipeline.cli.listing import nothing_found
@@ -61,9 +61,14 @@ async def matching(invocation: Invocation, operator: AsyncOperator, filters: Fil
 
 
 def tell_matching(
-    invocation: Invocation, found: list[Incident], filters: Filters, command: str, target: State | None
+    invocation: Invocation,
+    found: list[Incident],
+    filters: Filters,
+    command: str,
+    target: State | None,
+    leads_to: State | None,
 ) -> int:
-    """Show what would be acted on, and do nothing."""
+    """Show what would be acted on, and do nothing. `leads_to`: where two steps may lead, too."""
     screen = invocation.screen
     if screen.as_json:
         for incident in found:
@@ -76,9 +81,12 @@ def tell_matching(
         return DONE
     incidents_table(screen, tuple(map(read_incident, found)))
     screen.say(Text.assemble((f"{counted(len(found))} would be acted on. ", "bold"), "Nothing was changed."))
-    for (state, halfway), number in Counter((one.state, between(one.state, target)) for one in found).items():
+    for state, number in Counter(one.state for one in found).items():
+        halfway = between(state, leads_to)
         if halfway is not None:
             screen.say(f"{counted(number)} in two steps: {state} → {halfway} → {target}.")
+        elif target is not None and not has_way(state, target):
+            screen.say(f"{counted(number)} would be refused: {state} does not become {target}.", "yellow")
     screen.next(f"the same command with --yes, to {command} each", "the same command with --dry-run, to see each outcome")
     return DONE
 

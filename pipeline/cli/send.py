@@ -244,7 +244,7 @@ def _report(
     else:
         _tell(screen, facts, sent)
     rejected = settled is not None and settled.rejected > 0
-    screen.next(f"{invocation.opx} {'rejected' if rejected else 'incidents'}", f"{invocation.opx} status")
+    screen.next(f"{invocation.opx} {'rejected' if rejected else 'list'}", f"{invocation.opx} status")
     return REFUSED if sent.failed or rejected else DONE
 
 

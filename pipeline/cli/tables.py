@@ -100,5 +100,5 @@ def _timeline_row(document: Document, *, wide: bool) -> list[Text]:
         cell(event.fact.event_type.value, style),
         *(state if wide else ()),
         cell(actor_of(event.actor, speaker=wide)),
-        cell(told(event)),
+        cell(told(event, brief=not wide)),
     ]

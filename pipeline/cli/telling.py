@@ -75,8 +75,8 @@ def read_event(document: Document) -> IncidentEvent | None:
         return None
 
 
-def told(event: IncidentEvent) -> str:
-    """Return what happened, in one line."""
+def told(event: IncidentEvent, *, brief: bool = False) -> str:
+    """Return what happened, in one line; `brief` counts what others would name."""
     fact = event.fact
     match fact:
         case IncidentCreated(metadata=creation):
@@ -93,7 +93,7 @@ def told(event: IncidentEvent) -> str:
         ):
             return f"{event.previous_state} → {event.new_state}" + (f": {step.reason}" if step.reason else "")
         case EvidenceAttached(metadata=attachment):
-            return _attached(attachment)
+            return _attached(attachment, brief=brief)
         case SeverityChanged(metadata=shift):
             return f"{shift.previous_severity} → {shift.severity}" + (f": {shift.reason}" if shift.reason else "")
         case NoteAdded(metadata=remark):
@@ -111,12 +111,14 @@ def _judged(judgement: Judgement) -> str:
     return f"{decision.outcome} under policy {decision.policy_id} v{decision.policy_version}{because}{by}"
 
 
-def _attached(attachment: Attachment) -> str:
+def _attached(attachment: Attachment, *, brief: bool) -> str:
     items = attachment.evidence or ()
-    named = ", ".join(f"{item.kind} {item.ref}" for item in items[:NAMED_EVIDENCE_MAX])
-    more = f" and {len(items) - NAMED_EVIDENCE_MAX} more" if len(items) > NAMED_EVIDENCE_MAX else ""
     seen = attachment.observation
     observed = f"{seen.kind} from {seen.source}" if seen else ""
+    if brief and observed and items:
+        return f"{observed} · {len(items)} items" if len(items) > 1 else observed
+    named = ", ".join(f"{item.kind} {item.ref}" for item in items[:NAMED_EVIDENCE_MAX])
+    more = f" and {len(items) - NAMED_EVIDENCE_MAX} more" if len(items) > NAMED_EVIDENCE_MAX else ""
     return " · ".join(part for part in (observed, named + more) if part)
 
 

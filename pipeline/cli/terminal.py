@@ -260,5 +260,10 @@ def key_values(screen: Screen, pairs: Iterable[tuple[str, object]]) -> None:
     """Write names and values in two columns for people."""
     shown = [(name, value if isinstance(value, Text) else cell(value)) for name, value in pairs]
     width = max((len(name) for name, _ in shown), default=0)
+    room = screen.out.width - width - 2
     for name, value in shown:
-        screen.say(Text.assemble((f"{name:<{width}}  ", "dim"), value))
+        # A single word, such as an address, must stay one that can be copied.
+        parts = value.wrap(screen.out, room) if " " in value.plain and room >= FLOOR_CHARACTERS else [value]
+        for index, part in enumerate(parts):
+            part.rstrip()
+            screen.say(Text.assemble((f"{'' if index else name:<{width}}  ", "dim"), part))

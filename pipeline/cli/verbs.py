@@ -258,7 +258,7 @@ async def _act_on_all(invocation: Invocation, api: Api, order: Order, filters: F
     terms, verb = order.terms, order.verb
     found = await bulk.matching(invocation, api.operator, filters)
     if not found or not (terms.yes or terms.dry_run):
-        return bulk.tell_matching(invocation, found, filters, verb.name, order.leads_to)
+        return bulk.tell_matching(invocation, found, filters, verb.name, verb.target, order.leads_to)
 
     async def act(incident: str, key: str) -> list[Outcome]:
         return await order.carry_out(api, incident, replace(terms, key=key), lambda *_: True)

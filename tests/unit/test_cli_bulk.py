@@ -46,6 +46,22 @@ def test_without_yes_all_that_matches_is_shown_and_nothing_is_sent(opx: CommandL
     assert (written(opx), len(opx.events())) == ([], before)
 
 
+def test_what_is_shown_says_who_takes_two_steps_and_who_would_be_refused(opx: CommandLine) -> None:
+    ids = several(opx, 4)
+    opx("mitigate", ids[0])
+    opx("cancel", ids[1], "--reason", "r")
+    shown = opx("resolve", *ALL, "--reason", "r", people=True).out
+    assert "2 incidents in two steps: OPEN → MITIGATING → RESOLVED." in shown
+    assert "1 incident would be refused: CANCELLED does not become RESOLVED." in shown
+    shown = opx("close", *ALL, "--reason", "r", people=True).out
+    assert "1 incident would be refused: MITIGATING does not become CLOSED." in shown
+    assert "two steps" not in shown
+    assert "refused" not in opx("note", *ALL, "x", people=True).out
+    assert "1 incident would be refused: MITIGATING" in opx("mitigate", *ALL, people=True).out
+    ran = opx("mitigate", *ALL, "--yes")
+    assert {line["incidentId"] for line in ran.lines if line["outcome"] == "refused"} == set(ids[:2])
+
+
 def test_each_is_acted_on_under_a_key_of_its_own_and_only_what_matches(opx: CommandLine) -> None:
     ids, other = several(opx, 20), several(opx, 1, "search")
     ran = opx("mitigate", *ALL, "--yes", "--key", "base")

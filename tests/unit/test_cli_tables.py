@@ -70,6 +70,15 @@ def test_a_narrow_timeline_leaves_out_milliseconds_and_who_spoke() -> None:
         assert (".123" in text, " state " in text) == (full, full)
 
 
+def test_a_narrow_timeline_counts_evidence_that_a_wide_one_names() -> None:
+    for width, named in ((80, False), (140, True)):
+        screen = narrow(width)
+        timeline_table(screen, storm(1), collapse=True)
+        said = words(screen, "what")
+        assert "firing from monitor" in said
+        assert ("logs/1" in said, "2 items" in said) == (named, not named)
+
+
 def test_a_run_of_evidence_is_drawn_together_unless_all_is_asked_for() -> None:
     for collapse, shown in ((True, 3), (False, 9)):
         screen = narrow(140)

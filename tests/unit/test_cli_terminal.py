@@ -141,6 +141,16 @@ def test_progress_is_shown_to_people_only() -> None:
     assert "sending \\x1b[2J" in Text.from_ansi(written(watched.err)).plain
 
 
+def test_a_long_value_stays_in_its_column_and_an_address_in_one_piece() -> None:
+    shown = Screen(False, Console(file=io.StringIO(), width=50), Console(file=io.StringIO()))
+    address = "https://observe.example/" + "x" * 60
+    key_values(shown, [("why", "many words " * 9), ("where", address)])
+    rows = written(shown.out).splitlines()
+    assert all(row.startswith("       ") for row in rows[1:3])
+    assert max(map(len, rows[:3])) <= 50
+    assert address in written(shown.out).replace("\n", "")
+
+
 class Keyboard(io.StringIO):
     """A terminal at which somebody types."""
 
