@@ -86,7 +86,8 @@ def tell_matching(
         if halfway is not None:
             screen.say(f"{counted(number)} in two steps: {state} → {halfway} → {target}.")
         elif target is not None and not has_way(state, target):
-            screen.say(f"{counted(number)} would be refused: {state} does not become {target}.", "yellow")
+            are = "is" if number == 1 else "are"
+            screen.say(f"{counted(number)} {are} {state} and would be refused.", "yellow")
     screen.next(f"the same command with --yes, to {command} each", "the same command with --dry-run, to see each outcome")
     return DONE
 

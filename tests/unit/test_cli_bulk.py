@@ -52,12 +52,12 @@ def test_what_is_shown_says_who_takes_two_steps_and_who_would_be_refused(opx: Co
     opx("cancel", ids[1], "--reason", "r")
     shown = opx("resolve", *ALL, "--reason", "r", people=True).out
     assert "2 incidents in two steps: OPEN → MITIGATING → RESOLVED." in shown
-    assert "1 incident would be refused: CANCELLED does not become RESOLVED." in shown
+    assert "1 incident is CANCELLED and would be refused." in shown
     shown = opx("close", *ALL, "--reason", "r", people=True).out
-    assert "1 incident would be refused: MITIGATING does not become CLOSED." in shown
+    assert "1 incident is MITIGATING and would be refused." in shown
     assert "two steps" not in shown
     assert "refused" not in opx("note", *ALL, "x", people=True).out
-    assert "1 incident would be refused: MITIGATING" in opx("mitigate", *ALL, people=True).out
+    assert "1 incident is MITIGATING and would be refused." in opx("mitigate", *ALL, people=True).out
     ran = opx("mitigate", *ALL, "--yes")
     assert {line["incidentId"] for line in ran.lines if line["outcome"] == "refused"} == set(ids[:2])
 
