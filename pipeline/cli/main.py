@@ -107,7 +107,9 @@ def shared(
     selection = Selection(stack or None, profile or None, region, state_dir.resolve())
     # A test hands in what is around its run.
     around = context.obj or Around()
-    context.obj = Invocation(around.screen or Screen.of(as_json), selection, as_json, around)
+    context.obj = Invocation(
+        around.screen or Screen.of(as_json), selection, as_json, around, context.invoked_subcommand or ""
+    )
 
 
 app.command()(demo)

@@ -43,12 +43,16 @@ class Around:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One run of `opx`: where it writes, what was asked for on its command line, and what is around it."""
+    """One run of `opx`: where it writes, what was asked for on its command line, and what is around it.
+
+    `command` is the name of the one that runs.
+    """
 
     screen: Screen
     selection: Selection
     json_asked: bool = False
     around: Around = Around()
+    command: str = ""
 
     @property
     def opx(self) -> str:
@@ -144,9 +148,11 @@ def explain(error: Exception, invocation: Invocation) -> CommandError:
         case CommandError():
             return error
         case Rejected():
-            return CommandError(error.refusal.sentence(), f"{invocation.opx} --help", REFUSED)
+            return CommandError(
+                error.refusal.sentence(), f"{invocation.opx} {invocation.command} --help".replace("  ", " "), REFUSED
+            )
         case ApiRefused():
-            return refused(error, invocation.opx)
+            return refused(error, invocation.opx, invocation.command)
         case ApiUnavailable():
             return unanswered(error, invocation.opx)
         case ConfigError():

@@ -67,7 +67,7 @@ def test_a_declaration_says_all_that_an_incident_can_hold(opx: CommandLine) -> N
         (["note", "ID", "x", "--actor", "eve"], "actor-not-assertable", "the same command without --actor"),
         (["link", "ID", "caused-by", "ID"], "link-to-itself", "the same command with another incident as the target"),
         (["note", UNKNOWN, "x"], "incident-unknown", "opx list"),
-        (["note", "ID", " "], "invalid-field", "opx --help"),
+        (["note", "ID", " "], "invalid-field", "opx note --help"),
     ],
 )
 def test_a_refusal_is_told_with_its_code_the_next_command_and_exit_1(
