@@ -10,6 +10,7 @@ from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = PROJECT_ROOT / ".opx" / "engine" / "bin" / "python"
+ENGINE_SCRIPT = PROJECT_ROOT / "pipeline" / "local" / "bounded_engine.py"
 SAM = PROJECT_ROOT / ".opx" / "sam" / "bin" / "sam"
 DEFAULT_STATE = PROJECT_ROOT / ".opx" / "local"
 # The supervisor's word for an engine that checks signatures and permissions.

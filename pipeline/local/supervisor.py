@@ -21,7 +21,7 @@ from pathlib import Path
 from pipeline.local import processes
 from pipeline.local.environment import DEPLOY_MARK, ENGINE_MARK, for_engine
 from pipeline.local.health import answers
-from pipeline.local.paths import CHECKED, ENGINE_PYTHON, StateFolder
+from pipeline.local.paths import CHECKED, ENGINE_PYTHON, ENGINE_SCRIPT, StateFolder
 
 READY_WITHIN_S = 30.0
 END_WITHIN_S = 4.0
@@ -74,7 +74,8 @@ def start_engine(watch: Watch) -> bool:
     for folder in (watch.state.scratch, watch.state.home):
         folder.mkdir(parents=True, exist_ok=True)
     child = subprocess.Popen(
-        [str(ENGINE_PYTHON), "-m", "ministack"],
+        # -P: the script's folder is no place to import from.
+        [str(ENGINE_PYTHON), "-P", str(ENGINE_SCRIPT)],
         env=for_engine(watch.state, watch.port, checked=watch.checked),
         cwd=watch.state.scratch,
         stdin=subprocess.DEVNULL,

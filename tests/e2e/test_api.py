@@ -68,14 +68,8 @@ def declaration(**fields: Any) -> dict[str, Any]:
 async def api(stack: Stack) -> AsyncIterator[Api]:
     limits = httpx.Limits(max_connections=50)
     auth = SigV4(REGION, session())
-    async with httpx.AsyncClient(base_url=api_url(stack), auth=auth, timeout=300, limits=limits, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=api_url(stack), auth=auth, timeout=60, limits=limits, trust_env=False) as http:
         yield Api(stack, http)
-
-
-async def test_fifty_readers_at_once_are_all_answered(api: Api) -> None:
-    """Runs first: the engine starts a process for each of them, which the tests below then find warm."""
-    answers = await asyncio.gather(*(api.call("GET", f"/incidents?service={SERVICE}") for _ in range(50)))
-    assert Counter(answer.status_code for answer in answers) == {200: 50}
 
 
 async def test_fifty_identical_declarations_at_once_are_one_incident(api: Api) -> None:
