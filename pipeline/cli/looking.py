@@ -223,13 +223,12 @@ def _standing(incident: Incident, told: Standing, before: Board | None, now: dat
     old = next((one for one in before.standings if one.incident.incident_id == incident.incident_id), None)
     if old is None:
         return replace(told, changed={NEW: now})
-    changed = {name: at for name, at in old.changed.items() if at > now - LINGERS}
     moved = {
         STATE: old.incident.state != incident.state,
         SEVERITY: old.incident.severity != incident.severity,
         EVIDENCE: (old.evidence, _row_seen(old.incident)) != (told.evidence, _row_seen(incident)),
     }
-    return replace(told, changed=changed | {name: now for name, is_so in moved.items() if is_so})
+    return replace(told, changed=old.changed | {name: now for name, is_so in moved.items() if is_so})
 
 
 def _of(incident: Incident, *names: str) -> Document:
@@ -312,7 +311,7 @@ async def _last_seen(operator: AsyncOperator, incident: Incident) -> Seen:
     seen = _row_seen(incident)
     async for event in operator.events(incident.incident_id, after=max(0, incident.version - TAIL), page=TAIL):
         observed = event.metadata.get("observation")
-        if isinstance(observed, dict) and observed.get("kind") == seen.kind:
+        if isinstance(observed, dict):
             seen = Seen(seen.kind, parse_time(str(observed["observedAt"])))
         if event.sequence >= incident.version:
             break

@@ -3,6 +3,7 @@
 import io
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -275,7 +276,7 @@ async def test_no_more_is_drawn_than_fits_whatever_the_size() -> None:
     network = Network()
     for number in range(30):
         await network.world.opened(dedupKey=f"k{number}", title=f"{number} {'long ' * 60}")
-    board = await looked(network)
+    board = replace(await looked(network), stale="no answer " * 40, more=True)
     for width, height in ((40, 10), (80, 24), (109, 30), (110, 12), (200, 60)):
         lines = drawn(board, width, height).splitlines()
         assert len(lines) <= height, (width, height)
