@@ -203,10 +203,8 @@ class Follower:
             return []
         found: list[Document] = []
         async for event in self.operator.events(identity, after=first - 1, page=min(PAGE, last - first + 1)):
-            if event.sequence > last:
-                break
             found.append(event.document)
-            if event.sequence == last:
+            if event.sequence >= last:
                 break
         return found
 
