@@ -105,7 +105,8 @@ def _show_allowed(screen: Screen, incident: Incident) -> None:
 def _allowed(row: AllowedTransition) -> Text:
     who, reason = " or ".join(row.authority), ", with a reason" if row.needs_reason else ""
     mark = Text("you may  ", style="green") if row.you_may else Text("not you  ", style="dim")
-    return Text.assemble(mark, "become ", state_cell(row.to), f" by {who}{reason}")
+    gate = ", if the gate agrees, asked" if row.by == "request-promotion" else ""
+    return Text.assemble(mark, "become ", state_cell(row.to), f"{gate} by {who}{reason}")
 
 
 def _show_events(invocation: Invocation, incident: Incident, events: list[Document], *, collapse: bool) -> None:

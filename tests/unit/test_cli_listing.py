@@ -115,7 +115,7 @@ def test_a_person_reads_it_all_on_one_screen(opx: CommandLine, width: int) -> No
 def test_what_the_reader_may_not_do_is_not_offered(opx: CommandLine) -> None:
     pending = opx.pending("one")
     shown = opx("open", pending, people=True).out
-    assert "you may  become OPEN by SYSTEM" in shown
+    assert "you may  become OPEN, if the gate agrees, asked by " in shown
     offered = [f"opx {verb} {pending[:8]} --reason TEXT" for verb in ("promote", "dismiss")]
     assert all(line in shown for line in offered)
     rows = [{"to": "MITIGATING", "authority": ["SYSTEM"], "needsReason": False, "youMay": False, "by": "change-state"}]
