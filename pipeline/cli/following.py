@@ -14,7 +14,7 @@ from pipeline.cli.peeking import Copy, Look, Queues, Unpublished, unpublished
 from pipeline.cli.telling import read_event
 from pipeline.clients.answers import ApiRefused, Incident, Receipt
 from pipeline.clients.operator import AsyncOperator
-from pipeline.domain.canonical import Document
+from pipeline.domain.canonical import Document, normalise
 from pipeline.domain.correlation import Span, Window
 from pipeline.domain.errors import Unavailable
 from pipeline.domain.explanation import Recorded, recorded
@@ -194,7 +194,9 @@ class Follower:
             events = await self._events(identity, result.get("firstSequence"), result.get("lastSequence"))
         except ApiRefused as refused:
             return Chapter(receipt, unread=refused.problem.sentence(), rule=rule, span=span, window=window)
-        facts = [event for event in map(read_event, events) if event is not None]
+        facts = [event for event in (read_event(normalise(event)) for event in events) if event is not None]
+        if len(facts) < len(events):
+            unread = "this version of opx can't read each of the events: what the gate said may be missing here"
         decisions = tuple(recorded(facts, self.policies))
         return Chapter(receipt, incident, tuple(events), decisions, unread, rule, span, window)
 

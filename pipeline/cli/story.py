@@ -129,7 +129,9 @@ def _answer(chapter: Chapter) -> str:
 def _refusal(chapter: Chapter) -> str:
     result = chapter.receipt.result
     field = f"{result['field']}: " if result.get("field") else ""
-    return refusal_line(str(result["code"]), field + str(result.get("detail", "")))
+    told = refusal_line(str(result["code"]), field + str(result.get("detail", "")))
+    allowed = result.get("allowed")
+    return told + (f" From {result.get('state')} it may become: {', '.join(map(str, allowed))}." if allowed else "")
 
 
 def counted(chapter: Chapter) -> str:
@@ -149,7 +151,7 @@ def counted(chapter: Chapter) -> str:
 
 def _gate(screen: Screen, chapter: Chapter) -> None:
     if not chapter.decisions:
-        if chapter.events:
+        if chapter.events and chapter.unread is None:
             told = "it was not asked again: none of the events is a decision of it"
             facts(screen, [("gate", cell(told, "dim"))])
         return
@@ -235,8 +237,9 @@ def next_steps(found: Findings, said: str | None, opx: str, file: str | None) ->
     incidents = [one.incident for fate in found.fates for one in fate.chapters if one.incident is not None]
     steps = [f"{opx} open {short(incidents[0].incident_id)}"] if incidents else []
     endings = {fate.ending for fate in found.fates}
-    if incidents and not any(chapter.decisions for fate in found.fates for chapter in fate.chapters):
-        steps.append(f"{opx} policy explain {short(incidents[0].incident_id)}")
+    caused = [chapter for fate in found.fates for chapter in fate.chapters if chapter.events]
+    if caused and not any(chapter.decisions for chapter in caused):
+        steps.append(f"{opx} policy explain {short(str(caused[0].receipt.incident_id))}")
     if len(found.fates) > 1:
         keys = [fate.asked.key for fate in found.fates if fate.asked.key is not None]
         steps += [f"{opx} why {keys[0]}" for _ in keys[:1]]
@@ -244,7 +247,7 @@ def next_steps(found: Findings, said: str | None, opx: str, file: str | None) ->
         steps += [f"{opx} lint {file or 'FILE'}", f"{opx} rejected"]
     if endings & {Ending.DEAD, Ending.WAITING}:
         steps.append(f"{opx} status")
-    if endings & {Ending.WAITING, Ending.UNKNOWN, Ending.COUNTED} and file is None:
+    if endings & {Ending.WAITING, Ending.UNKNOWN, Ending.COUNTED} and said is not None and file is None:
         steps.append(f"{opx} why {said} --message FILE, which may have another key")
     if any(fate.asked.needs_message_id for fate in found.fates):
         steps.append(f"{opx} why MESSAGE_ID --message {file}")
@@ -252,6 +255,8 @@ def next_steps(found: Findings, said: str | None, opx: str, file: str | None) ->
         steps.append("the same command with --moved-by DAYS, if opx send moved its times")
     if Ending.UNKNOWN in endings and found.whose[:1] == (YOURSELF,):
         steps.append("the same command with --principal ID, if somebody else sent it")
+    if Ending.COUNTED in endings and file not in (None, "-"):
+        steps.append(f"{opx} policy explain --message {file}")
     if Ending.REFUSED in endings and not incidents:
         steps.append(f"{opx} list")
     return steps or [f"{opx} status"]

@@ -127,6 +127,8 @@ async def test_a_refused_command_is_told_with_why_and_its_incident_as_it_is() ->
     assert [fate.ending for fate in found.fates] == [Ending.REFUSED]
     text = shown(found)
     assert "transition-illegal" in text
+    assert "From OPEN it may become: MITIGATING, CANCELLED." in " ".join(text.split())
+    assert "policy explain" not in text
     assert f"{incident[:8]}  OPEN" in text
     assert told(found)["receipts"][0]["result"]["code"] == Code.TRANSITION_ILLEGAL
     assert "Next: " in text
@@ -243,6 +245,9 @@ async def test_what_was_counted_before_the_threshold_leads_to_the_incident_it_be
     found = await place.follow(*place.asked(bodies[0]), principal=DETECTOR.principal)
     (incident,) = place.world.store.incidents
     assert "which became an incident" in " ".join(shown(found).split())
+    # The one that reached the threshold caused the events; its decision is about the rule's confidence, no whole number.
+    last = await place.follow(*place.asked(bodies[1]), principal=DETECTOR.principal)
+    assert "SEV2, confidence 0.9" in shown(last)
     assert f"Next: opx open {incident[:8]}" in shown(found)
 
 
