@@ -3,16 +3,17 @@
 Whatever goes wrong has an answer that says what to do next; a defect of ours is told by its place, never by its text.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
 from pipeline.api import answers, requests
 from pipeline.api.cursors import position_of
-from pipeline.api.problems import HttpAnswer, Problem, http_problem, problem_of
-from pipeline.api.requests import HttpRequest
+from pipeline.api.problems import HttpAnswer, Problem, problem_of
+from pipeline.api.requests import HttpRequest, Write
 from pipeline.api.routes import Read
 from pipeline.domain.authority import identified
-from pipeline.domain.errors import Conflict, Corrupt, HttpCode, Rejected, Unavailable
+from pipeline.domain.errors import Code, Refusal, Rejected
 from pipeline.runtime.telemetry import Answered
 from pipeline.services.controller import ControllerService
 from pipeline.services.decision import Outcome, View
@@ -38,25 +39,27 @@ class ApiDoor:
         started = self.clock.monotonic()
         outcome: Outcome | None = None
         error: Exception | None = None
+        write: Write | None = None
         try:
             identified(request.sender)
             if isinstance(request.route.does, Read):
-                answer = await self._read(request, request.route.does)
+                async with asyncio.timeout(max(0.0, deadline - started)):
+                    answer = await self._read(request, request.route.does)
             else:
-                outcome, answer = await self._write(request, deadline)
+                write = requests.write_of(request)
+                outcome, answer = await self._write(request, write, deadline)
         except Rejected as rejected:
             answer = problem_of(rejected.refusal)
         except Problem as problem:
             answer = problem.answer
         except Exception as failed:  # noqa: BLE001 - the sender gets an answer, whatever it is
-            error, answer = failed, _failure(failed)
+            error, answer = failed, answers.failure_answer(failed, write)
         took = self.clock.monotonic() - started
         answer = replace(answer, headers=answer.headers | {REQUEST_ID: request.request_id, "Cache-Control": "no-store"})
         self.report(Answered(request, answer.status, answer.code, outcome, error, took))
         return answer
 
-    async def _write(self, request: HttpRequest, deadline: float) -> tuple[Outcome | None, HttpAnswer]:
-        write = requests.write_of(request)
+    async def _write(self, request: HttpRequest, write: Write, deadline: float) -> tuple[Outcome | None, HttpAnswer]:
         controller = self.controller.rehearsing() if write.dry_run else self.controller
         work = controller.work_of(write.document, request.received, write.derived)
         outcome = await controller.take(work, View(), deadline)
@@ -93,6 +96,8 @@ class ApiDoor:
         identity = requests.incident_of(request)
         version, at = requests.number(request, "version", 1), requests.moment(request, "at")
         requests.at_most_one(request, "version", "at")
+        if at is not None and at > self.clock.now():
+            raise Rejected(Refusal(Code.INVALID_FIELD, "What will be is not known yet.", "at"))
         if version is None and at is None:
             return answers.incident_answer(*await self.reading.incident(request.sender, identity))
         return answers.past_answer(await self.reading.as_of(request.sender, identity, version, at))
@@ -106,13 +111,3 @@ class ApiDoor:
             (after,) = position_of(cursor, asked, requests.EVENT)
         page = await self.reading.events(request.sender, identity, after, requests.limit_of(request))
         return answers.events_answer(page, asked)
-
-
-def _failure(error: Exception) -> HttpAnswer:
-    match error:
-        case Unavailable() | Conflict():
-            return http_problem(HttpCode.UNAVAILABLE, "A part that this needs does not answer, or not in time.")
-        case Corrupt():
-            return http_problem(HttpCode.CORRUPT, "What is stored contradicts itself.")
-        case _:
-            return http_problem(HttpCode.INTERNAL, "The request could not be worked on.")

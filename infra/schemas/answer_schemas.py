@@ -74,8 +74,13 @@ def _writes() -> dict[str, Schema]:
     dry = "What a write would do. `events` are absent where the request was taken before."
     return {
         "AllowedTransition": _object(
-            {"to": _ref("State"), "authority": _array("AuthorityType"), "needsReason": {"type": "boolean"}},
-            ("to", "authority", "needsReason"),
+            {
+                "to": _ref("State"),
+                "by": {"enum": ["change-state", "request-promotion"], "description": "The command that takes it."},
+                "authority": _array("AuthorityType"),
+                "needsReason": {"type": "boolean"},
+            },
+            ("to", "by", "authority", "needsReason"),
         ),
         "WriteAnswer": _object(effect | receipt, (*certain, "decidedAt", "idempotencyKey", "retrySafe"), whole),
         "DryRun": _object(
@@ -87,10 +92,9 @@ def _writes() -> dict[str, Schema]:
 def _reads() -> dict[str, Schema]:
     cursor = _TEXT | {"description": "Where to go on; absent at the end, and only there."}
     may: Schema = {
-        "by": {"enum": ["change-state", "request-promotion"], "description": "The command that takes it."},
         "youMay": {"type": "boolean", "description": "Whether the registry grants that to whoever asks."},
     }
-    next_step = {"allOf": [_ref("AllowedTransition"), _object(may, ("by", "youMay"))]}
+    next_step = {"allOf": [_ref("AllowedTransition"), _object(may, ("youMay",))]}
     steps: Schema = {"allowedTransitions": {"type": "array", "items": _ref("NextStep")}}
     past: Schema = {"asOf": _object({"version": {"type": "integer", "minimum": 1}}, ("version",))}
     outcome: Schema = {

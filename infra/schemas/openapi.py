@@ -1,6 +1,6 @@
 """The OpenAPI document of the HTTP API, made from routes, models and error codes. Pure; the same bytes each time.
 
-`python -m infra.schemas` writes it down; how models become schemas is in `model_schemas`, what is said in words in `wording`.
+`python -m infra.schemas` writes it down; how models become schemas is in `model_schemas`, what words say in `wording`.
 """
 
 from typing import Annotated, Any, Final
@@ -13,7 +13,7 @@ from infra.schemas.wording import ABOUT, BODIES, HEADERS, INCIDENT_ID, PARAMETER
 from pipeline.api.answers import CREATED, OK
 from pipeline.api.cursors import CURSOR_CHARACTERS_MAX
 from pipeline.api.problems import JSON, PROBLEM, REPLAYED, HttpAnswer, http_problem, problem_of
-from pipeline.api.requests import KEY_HEADER
+from pipeline.api.requests import KEY_HEADER, SAID_ELSEWHERE
 from pipeline.api.routes import LIMIT_DEFAULT, LIMIT_MAX, ROUTES, Read, Route
 from pipeline.domain.base import Count, IdempotencyKey, Line, Sequence, Service, Time, Uuid
 from pipeline.domain.commands import ChangeState, Declare, Dismiss, RequestPromotion
@@ -23,8 +23,6 @@ from pipeline.domain.promotion import LaxSeverity
 from pipeline.domain.transitions import TRANSITIONS, State
 
 COMPONENTS: Final = "#/components/schemas/"
-# What path and headers say; in a body it may stand, too, and is not asked for.
-SAID_ELSEWHERE: Final = ("type", "incidentId", "idempotencyKey", "expectedVersion")
 # What API Gateway answers by itself, in the same form as every refusal: code → statuses.
 GATEWAY_CODES: Final[dict[str, tuple[int, ...]]] = {
     "not-signed": (403,),
@@ -259,7 +257,7 @@ def _links() -> Schema:
 def _header(name: str, *, required: bool | None = None) -> Schema:
     forms: dict[str, Schema] = {
         "ETag": {"pattern": '^"[1-9][0-9]*"$'},
-        "Location": {"pattern": "^/incidents/[0-9a-f-]{36}$"},
+        "Location": {"pattern": "^incidents/[0-9a-f-]{36}$"},
         REPLAYED: {"const": "true"},
         "Retry-After": {"type": "integer", "minimum": 1},
     }

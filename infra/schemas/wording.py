@@ -68,7 +68,7 @@ PARAMETERS: Final = {
     "limit": "The most that one answer holds. It may hold fewer and yet have a `nextCursor`.",
     "cursor": "`nextCursor` of the answer before, with the same filters; its absence there is the end.",
     "version": "The incident as it was after its event of this sequence. Not together with `at`.",
-    "at": "The incident as it was at this time. Not together with `version`.",
+    "at": "The incident as it was at this time, which is past. Not together with `version`.",
     "after": "Only events behind this sequence. Not together with `cursor`.",
     "principal": "Whose receipt it is, where that is not the sender; needs the operation `audit`.",
     "dryRun": "Only tell what it would do: the events or the refusal. Nothing is written.",
@@ -81,7 +81,7 @@ PARAMETERS: Final = {
 HEADERS: Final = {
     "Opx-Request-Id": "The request's id, as it stands in the logs.",
     "ETag": "The incident's `controlVersion`, in quotes: send it as If-Match.",
-    "Location": "The incident's path.",
+    "Location": "The incident, relative to this request's address.",
     "Idempotent-Replayed": "This is the first answer to the same request, again.",
     "Retry-After": "After how many seconds to send the same request again.",
 }

@@ -4,22 +4,26 @@ The answer to a write is made of its receipt alone: a later copy of the same req
 happened to the incident since, and without another read.
 """
 
+import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
 from pipeline.api.cursors import cursor_of
 from pipeline.api.problems import REPLAYED, HttpAnswer, http_problem, problem_of
-from pipeline.domain.canonical import Document, format_time
-from pipeline.domain.errors import MEANINGS, HttpCode
+from pipeline.api.requests import Write
+from pipeline.domain.canonical import Document, canonical_bytes, format_time
+from pipeline.domain.errors import MEANINGS, Conflict, Corrupt, HttpCode, Unavailable
 from pipeline.domain.incidents import Incident
 from pipeline.domain.receipts import Answer, IdempotencyRecord
-from pipeline.domain.transitions import Transition, transitions_from
 from pipeline.services.decision import Applied, Outcome, Refused, Replayed
-from pipeline.services.ports import Page
-from pipeline.services.reading import EventsPage, Step
+from pipeline.services.ports import Page, position
+from pipeline.services.reading import EventsPage, Step, steps_from
 
 CREATED: Final = 201
 OK: Final = 200
+# A function may answer with 6 MB, everything around it included.
+ANSWER_BYTES_MAX: Final = 4_000_000
 NOT_PROTECTED: Final = "A retry of this request is another request: send an Idempotency-Key or If-Match."
 
 
@@ -64,7 +68,8 @@ def _told(receipt: IdempotencyRecord, status: int) -> HttpAnswer:
     if receipt.result.control_version is not None:
         headers["ETag"] = etag(receipt.result.control_version)
     if receipt.operation == "declare":
-        headers["Location"] = f"/incidents/{receipt.incident_id}"
+        # Relative to the route itself: the same bytes for every stage and base path.
+        headers["Location"] = f"incidents/{receipt.incident_id}"
     return HttpAnswer(status, body, headers)
 
 
@@ -80,7 +85,7 @@ def _effect(receipt: IdempotencyRecord) -> Document:
         "controlVersion": result.control_version,
     }
     if result.state is not None:
-        found["allowedTransitions"] = [row_document(row) for row in transitions_from(result.state)]
+        found["allowedTransitions"] = [step_document(step) for step in steps_from(result.state)]
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -88,17 +93,36 @@ def _rehearsed(applied: Applied) -> Document:
     return {"dryRun": True} | _effect(applied.receipt) | {"events": [event.to_document() for event in applied.events]}
 
 
+def failure_answer(error: Exception, write: Write | None) -> HttpAnswer:
+    """Return the answer where something else than the request is wrong; of what is broken it tells nothing."""
+    more: Document = {}
+    if write is not None and not write.dry_run and not write.retry_safe:
+        key = write.derived.value
+        then = (
+            f"GET /receipts/{key} tells whether it took effect. Sent again it is another request: send an Idempotency-Key."
+        )
+        more = {"retrySafe": False, "idempotencyKey": key, "next": then}
+    match error:
+        case Unavailable() | Conflict() | TimeoutError():
+            return http_problem(HttpCode.UNAVAILABLE, "A part that this needs does not answer, or not in time.", **more)
+        case Corrupt():
+            return http_problem(HttpCode.CORRUPT, "What is stored contradicts itself.", **more)
+        case _:
+            return http_problem(HttpCode.INTERNAL, "The request could not be worked on.", **more)
+
+
 # --- reads -----------------------------------------------------------------------------------------------------------
 
 
-def row_document(row: Transition) -> Document:
-    """Return a transition as programs read it."""
-    return {"to": row.target.value, "authority": sorted(row.authorities), "needsReason": row.needs_reason}
+def step_document(step: Step) -> Document:
+    """Return what may come next, as programs read it: by which command, under whose authority."""
+    authority = sorted(step.authorities)
+    return {"to": step.target.value, "by": step.command, "authority": authority, "needsReason": step.needs_reason}
 
 
 def incident_answer(incident: Incident, steps: tuple[Step, ...]) -> HttpAnswer:
-    """Return an incident as it is, and what may come next. `by`: the command; `youMay`: whether the reader may send it."""
-    allowed = [row_document(step.row) | {"by": step.command, "youMay": step.may} for step in steps]
+    """Return an incident as it is, and what may come next. `youMay`: whether the reader may send that command."""
+    allowed = [step_document(step) | {"youMay": step.may} for step in steps]
     body = incident.to_document() | {"allowedTransitions": allowed}
     return HttpAnswer(OK, body, {"ETag": etag(incident.control_version)})
 
@@ -110,18 +134,34 @@ def past_answer(incident: Incident) -> HttpAnswer:
 
 def page_answer(page: Page, asked: Document) -> HttpAnswer:
     """Return a page of incidents; `nextCursor` is absent only at the end."""
-    body: Document = {"incidents": [incident.to_document() for incident in page.incidents]}
-    if page.next is not None:
-        body["nextCursor"] = cursor_of((format_time(page.next.created_at), page.next.incident_id), asked)
+    documents = _fitting(incident.to_document() for incident in page.incidents)
+    more = page.next if len(documents) == len(page.incidents) else position(page.incidents[len(documents) - 1])
+    body: Document = {"incidents": documents}
+    if more is not None:
+        body["nextCursor"] = cursor_of((format_time(more.created_at), more.incident_id), asked)
     return HttpAnswer(OK, body)
 
 
 def events_answer(page: EventsPage, asked: Document) -> HttpAnswer:
     """Return a page of stored events, exactly as stored."""
-    body: Document = {"events": list(page.events)}
-    if page.more:
-        body["nextCursor"] = cursor_of((page.events[-1]["sequence"],), asked)
+    documents = _fitting(page.events)
+    body: Document = {"events": documents}
+    if page.more or len(documents) < len(page.events):
+        body["nextCursor"] = cursor_of((documents[-1]["sequence"],), asked)
     return HttpAnswer(OK, body)
+
+
+def _fitting(documents: Iterable[Document]) -> list[Document]:
+    """Return as many of a page as one answer holds, and one at least; the cursor leads to the rest."""
+    found: list[Document] = []
+    room = ANSWER_BYTES_MAX
+    for document in documents:
+        # An answer leaves a function as JSON text within JSON, in ASCII.
+        room -= len(json.dumps(canonical_bytes(document).decode()))
+        if found and room < 0:
+            break
+        found.append(document)
+    return found
 
 
 def receipts_answer(receipts: tuple[IdempotencyRecord, ...]) -> HttpAnswer:

@@ -30,6 +30,9 @@ from pipeline.services.intake import check_size
 from pipeline.services.ports import Position
 
 KEY_HEADER: Final = "Idempotency-Key"
+VERSION_HEADER: Final = "If-Match"
+# What path and headers say; in a body it may stand, too, if it says the same.
+SAID_ELSEWHERE: Final = ("type", "incidentId", "idempotencyKey", "expectedVersion")
 _KEY: Final = TypeAdapter(IdempotencyKey)
 _SERVICE: Final = TypeAdapter(Service)
 _STATE: Final[TypeAdapter[State]] = TypeAdapter(LaxState)
@@ -47,13 +50,13 @@ V = TypeVar("V")
 class HttpRequest:
     """One request, as its door received it: nothing is checked yet, not even that `sender` names somebody.
 
-    Header names are in lower case; a query parameter may stand several times.
+    Header names are in lower case; a header and a query parameter may stand several times.
     """
 
     route: Route
     path: Mapping[str, str]
     query: Mapping[str, tuple[str, ...]]
-    headers: Mapping[str, str]
+    headers: Mapping[str, tuple[str, ...]]
     body: str | None
     sender: Sender
     request_id: str
@@ -73,6 +76,11 @@ class Write:
     derived: Key
     dry_run: bool
 
+    @property
+    def retry_safe(self) -> bool:
+        """False where the same request, sent again, is another one."""
+        return "idempotencyKey" in self.document or self.derived.kind != "request"
+
 
 def write_of(request: HttpRequest) -> Write:
     """Return the command that a request asks for, as the document a queue would carry, and its key."""
@@ -89,13 +97,20 @@ def write_of(request: HttpRequest) -> Write:
         said["idempotencyKey"] = key
     if version is not None:
         said["expectedVersion"] = version
+    for name in SAID_ELSEWHERE:
+        if name in document and document[name] is None:
+            raise Rejected(Refusal(Code.INVALID_FIELD, "Leave it out, or give it a value.", name))
     for name, value in said.items():
         if name in document and document[name] != value:
             detail = "The body says something else here than the request's path or headers."
             raise Rejected(Refusal(Code.INVALID_FIELD, detail, name))
     document |= said
-    if request.route.does is Declare and "idempotencyKey" not in document:
-        raise Problem(http_problem(HttpCode.KEY_MISSING, f"{KEY_HEADER} is required here.", field=KEY_HEADER))
+    if request.route.does is Declare:
+        if "idempotencyKey" not in document:
+            raise Problem(http_problem(HttpCode.KEY_MISSING, f"{KEY_HEADER} is required here.", field=KEY_HEADER))
+        if VERSION_HEADER.lower() in request.headers:
+            detail = "What is declared has no version yet."
+            raise Rejected(Refusal(Code.INVALID_FIELD, detail, VERSION_HEADER))
     derived = Key("request", request.request_id)
     if "expectedVersion" in document:
         # Route and version stand in the document; the principal is part of every receipt's id.
@@ -114,22 +129,28 @@ def _body(request: HttpRequest) -> str:
 
 def key_header(request: HttpRequest) -> str | None:
     """Return the caller's idempotency key, or None. Raises `Rejected` for one that can't be."""
-    found = request.headers.get(KEY_HEADER.lower())
-    if found is None:
-        return None
-    return _read(_KEY, found, KEY_HEADER)
+    found = _header(request, KEY_HEADER)
+    return None if found is None else _read(_KEY, found, KEY_HEADER)
 
 
 def version_header(request: HttpRequest) -> int | None:
     """Return the controlVersion that If-Match asks for; None for none, or for any."""
-    found = request.headers.get("if-match")
+    found = _header(request, VERSION_HEADER)
     if found is None or found.strip() == "*":
         return None
     match = _ETAG.fullmatch(found.strip())
     version = int(match[1] or match[2]) if match else 0
     if not 1 <= version <= INTEGER_MAX:
-        raise Rejected(Refusal(Code.INVALID_FIELD, 'A controlVersion is needed, such as "3".', "If-Match"))
+        raise Rejected(Refusal(Code.INVALID_FIELD, 'A controlVersion is needed, such as "3".', VERSION_HEADER))
     return version
+
+
+def _header(request: HttpRequest, name: str) -> str | None:
+    """Return a header's value. Raises `Rejected` where it stands twice: whoever added the other meant another request."""
+    values = request.headers.get(name.lower(), ())
+    if len(values) > 1:
+        raise Rejected(Refusal(Code.INVALID_FIELD, "This header stands several times.", name))
+    return values[0] if values else None
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def _make_known(question: Question, document: Document) -> str:
     if elsewhere:
         stages = sorted({stage for entry in elsewhere for stage in entry.stages})
         return f'It is known on {", ".join(stages)} only: add "{question.stage}" to the `stages` of {_ids(elsewhere)}.'
-    if ACCOUNT.fullmatch(sender.principal) and sender.session is not None:
+    if sender.session is not None and ACCOUNT.match(sender.principal):
         return "A federated user's name is chosen freely and grants nothing: let it assume a role, and add that."
     if sender.arn is None and not UNIQUE_ID.fullmatch(sender.principal) and not ACCOUNT.fullmatch(sender.principal):
         return "Nobody signs like that. `aws sts get-caller-identity` shows a signer's own unique id: UserId."

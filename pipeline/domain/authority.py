@@ -94,13 +94,15 @@ class Sender:
     @property
     def signed_id(self) -> str:
         """The identity as it was signed: unique id and session."""
-        return self.principal if self.session is None else f"{self.principal}:{self.session}"
+        named = self.session is None or self.principal.endswith(f":{self.session}")
+        return self.principal if named else f"{self.principal}:{self.session}"
 
 
 def sender_from_id(sender_id: str, arn: str | None = None) -> Sender:
     """Split SQS's SenderId or API Gateway's caller at its first colon: unique id, then session name. Takes any text."""
     principal, _, session = sender_id.partition(":")
-    return Sender(principal, session or None, arn)
+    # Federated users sign as their account with a name of their broker's: each is a principal, or they would share receipts.
+    return Sender(sender_id if session and ACCOUNT.fullmatch(principal) else principal, session or None, arn)
 
 
 def sender_from_identity(identity: Mapping[str, Any]) -> Sender:
@@ -198,6 +200,8 @@ class Entry(Model):
         sessionless = any(re.match(r"AIDA|queue:|[0-9]|arn:[^:]*:iam:", name) for name in self.principals)
         if self.session_is_person and sessionless:
             raise ValueError("sessionIsPerson is for roles: a user or account has no session, say principalIsPerson")
+        if AUDIT_OPERATION in self.operations and self.services != ("*",):
+            raise ValueError('audit is of receipts, which have no service: it goes with services ["*"] alone')
         # Whoever speaks for senders can be anybody, so it must be a role of the stack itself, known only once deployed.
         own = all(name.startswith("$") for name in self.principals) and self.operations == (REDRIVE_OPERATION,)
         if self.speaks_for_senders and not own:
@@ -313,7 +317,8 @@ def granting(registry: Registry, sender: Sender, operation: str, service: str | 
         entry for entry in entries if operation in entry.operations and (service is None or covers_service(entry, service))
     )
     if not entries:
-        on = f" on service {ascii(service)[:80]}" if service is not None else ""
+        # Not by name: it may be an incident's, of which this sender is to learn nothing.
+        on = " on this service" if service is not None else ""
         return Refusal(Code.OPERATION_NOT_GRANTED, f"The registry does not grant {operation}{on}.")
     return entries
 

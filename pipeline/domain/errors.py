@@ -105,9 +105,13 @@ HTTP_MEANINGS: dict[HttpCode, Meaning] = {
     HttpCode.RECEIPT_UNKNOWN: Meaning(
         404, "Not decided yet, refused without a receipt (see the rejected queue), or sent by somebody else: send it again."
     ),
-    HttpCode.UNAVAILABLE: Meaning(503, "Send the same request again under the same key: it may have taken effect."),
+    HttpCode.UNAVAILABLE: Meaning(
+        503, "Send the same request again; a write under the same key, since it may have taken effect."
+    ),
     HttpCode.CORRUPT: Meaning(500, "Storage contradicts itself: an operator has to look, nothing is repaired by itself."),
-    HttpCode.INTERNAL: Meaning(500, "A defect of opx: report the request's id. The same key makes another try safe."),
+    HttpCode.INTERNAL: Meaning(
+        500, "A defect of opx: report the request's id. A write may have taken effect; the same key makes another try safe."
+    ),
 }
 
 

@@ -44,12 +44,15 @@ def http_request_of(event: Mapping[str, Any], route: Route) -> HttpRequest:
     """Return the request in a REST API's proxy event. Takes whatever its sender chose; nothing of it is checked."""
     context = event["requestContext"]
     query = event.get("multiValueQueryStringParameters") or {}
-    headers = event.get("headers") or {}
+    headers: dict[str, tuple[str, ...]] = {}
+    for name, values in (event.get("multiValueHeaders") or {}).items():
+        # Two spellings of one name are one header.
+        headers[name.lower()] = headers.get(name.lower(), ()) + tuple(values)
     return HttpRequest(
         route=route,
         path={name: unquote(text) for name, text in (event.get("pathParameters") or {}).items()},
         query={name: tuple(values) for name, values in query.items()},
-        headers={name.lower(): text for name, text in headers.items()},
+        headers=headers,
         body=event.get("body"),
         sender=signer_of(context.get("identity") or {}),
         request_id=context["requestId"],

@@ -8,9 +8,11 @@ import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from pipeline.domain.authority import (
     AUDIT_OPERATION,
+    CANDIDATE_OPERATION,
     READ_OPERATION,
     Claim,
     Grant,
@@ -29,20 +31,37 @@ from pipeline.domain.ids import receipt_id
 from pipeline.domain.incidents import Incident, evolve
 from pipeline.domain.receipts import IdempotencyRecord
 from pipeline.domain.rules import Rules
-from pipeline.domain.transitions import AuthorityType, EventType, Transition, transitions_from
-from pipeline.services.ports import IncidentStore, Listing, Page
+from pipeline.domain.transitions import AuthorityType, EventType, State, Transition, transitions_from
+from pipeline.services.ports import IncidentStore, Listing, Page, Position, position
 
-# As many events as one answer folds; what is longer is read by `opx replay`, page by page.
+# As many events as one answer folds.
 FOLDED_MAX: Final = 10_000
+NO_ID: Final = str(UUID(int=0))
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A transition that leaves an incident's state, the command that takes it, and whether the reader may send that."""
+    """What may come next: the state it leads to, the command for it, who may send that and whether for a reason.
 
-    row: Transition
+    The gate alone opens: there the command is a person's request for it. `may`: whether the reader may.
+    """
+
+    target: State
     command: str
-    may: bool
+    authorities: frozenset[AuthorityType]
+    needs_reason: bool
+    may: bool = False
+
+
+def steps_from(state: State) -> tuple[Step, ...]:
+    """Return what may come next in a state, by the table."""
+    return tuple(_step(row) for row in transitions_from(state))
+
+
+def _step(row: Transition) -> Step:
+    if row.event_type is EventType.INCIDENT_OPENED:
+        return Step(row.target, "request-promotion", frozenset({AuthorityType.HUMAN}), needs_reason=True)
+    return Step(row.target, "change-state", row.authorities, row.needs_reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +83,8 @@ class ReadingService:
     async def incident(self, sender: Sender, incident_id: str) -> tuple[Incident, tuple[Step, ...]]:
         """Return an incident as it is now, and what may come next."""
         incident = await self._readable(sender, incident_id)
-        return incident, tuple(self._step(sender, incident, row) for row in transitions_from(incident.state))
+        steps = steps_from(incident.state)
+        return incident, tuple(replace(step, may=self._may_take(sender, step, incident.service)) for step in steps)
 
     async def as_of(self, sender: Sender, incident_id: str, version: int | None, at: datetime | None) -> Incident:
         """Return an incident as it was after event `version`, or at a time (what happened at that very time included)."""
@@ -72,17 +92,16 @@ class ReadingService:
         if version is not None and version > now.version:
             detail = f"There is no version {version} yet; the newest is {now.version}."
             raise Rejected(Refusal(Code.INVALID_FIELD, detail, "version", incident_id))
+        if version is not None and version > FOLDED_MAX:
+            raise _too_long("version", incident_id)
         then: Incident | None = None
-        async for document in self.store.history(incident_id):
+        async for document in self.store.history(incident_id, 0, version or FOLDED_MAX + 1):
             event = IncidentEvent.from_document(document)
             if at is not None and event.timestamp > at:
                 break
             if event.sequence > FOLDED_MAX:
-                detail = f"More than {FOLDED_MAX} events would be read."
-                raise Rejected(Refusal(Code.TOO_LARGE, detail, "version" if at is None else "at", incident_id))
+                raise _too_long("at", incident_id)
             then = evolve(then, event)
-            if event.sequence == version:
-                break
         if then is None:
             detail = f"There was no incident {incident_id} yet."
             raise Rejected(Refusal(Code.INCIDENT_UNKNOWN, detail, "at", incident_id))
@@ -102,8 +121,10 @@ class ReadingService:
         if isinstance(entries, Refusal):
             raise Rejected(entries)
         page = await self.store.page(listing)
-        readable = (row for row in page.incidents if any(covers_service(entry, row.service) for entry in entries))
-        return replace(page, incidents=tuple(readable))
+        readable = tuple(row for row in page.incidents if any(covers_service(entry, row.service) for entry in entries))
+        if len(readable) == len(page.incidents):
+            return page
+        return Page(readable, _behind(page, readable))
 
     async def receipts(self, sender: Sender, key: str, principal: str | None) -> tuple[IdempotencyRecord, ...]:
         """Return what became of whatever was asked under `key`: several receipts where rules counted one message.
@@ -116,11 +137,21 @@ class ReadingService:
         if isinstance(entries, Refusal):
             raise Rejected(entries)
         whose = principal or sender.principal
-        rules = [f"{pinned.rule.rule_id}.v{pinned.rule.version}" for pinned in self.rules.pinned.values()]
-        kinds = [*KEY_KINDS, *(f"{kind}/{rule}" for kind in KEY_KINDS for rule in rules)]
-        wanted = [receipt_id(whose, kind, key) for kind in kinds]
-        found = await asyncio.gather(*(self.store.load_receipt(identity) for identity in wanted))
-        return tuple(receipt for receipt in found if receipt is not None)
+        found = await self._receipts([receipt_id(whose, kind, key) for kind in KEY_KINDS])
+        counts = whose != sender.principal or any(CANDIDATE_OPERATION in entry.operations for entry in entries)
+        if not found and counts:
+            # What rules counted has a receipt for each; only who reports can have any.
+            rules = [f"{pinned.rule.rule_id}.v{pinned.rule.version}" for pinned in self.rules.pinned.values()]
+            found = await self._receipts([receipt_id(whose, f"{kind}/{rule}", key) for kind in KEY_KINDS for rule in rules])
+        return found
+
+    async def _receipts(self, identities: list[str]) -> tuple[IdempotencyRecord, ...]:
+        # All are waited for, whatever one of them meets: nothing may go on in the next invocation.
+        found = await asyncio.gather(*(self.store.load_receipt(one) for one in identities), return_exceptions=True)
+        for answer in found:
+            if isinstance(answer, BaseException):
+                raise answer
+        return tuple(answer for answer in found if isinstance(answer, IdempotencyRecord))
 
     # --- who may ---------------------------------------------------------------------------------------------------------
 
@@ -138,14 +169,25 @@ class ReadingService:
         if isinstance(entries, Refusal):
             raise Rejected(entries)
 
-    def _step(self, sender: Sender, incident: Incident, row: Transition) -> Step:
-        # The gate alone opens; a person can ask it to.
-        opens = row.event_type is EventType.INCIDENT_OPENED
-        command = "request-promotion" if opens else "change-state"
-        kinds = (AuthorityType.HUMAN,) if opens else sorted(row.authorities)
-        return Step(row, command, any(self._may(sender, kind, command, incident.service) for kind in kinds))
+    def _may_take(self, sender: Sender, step: Step, service: str) -> bool:
+        return any(self._may(sender, kind, step.command, service) for kind in sorted(step.authorities))
 
     def _may(self, sender: Sender, kind: AuthorityType, command: str, service: str) -> bool:
         # Whoever speaks for others may by naming one.
         claims = (Claim(authority_type=kind), Claim(authority_type=kind, actor_id="somebody"))
         return any(isinstance(grant(self.registry, sender, claim, command, service), Grant) for claim in claims)
+
+
+def _too_long(field: str, incident_id: str) -> Rejected:
+    detail = f"More than {FOLDED_MAX} events would be read; read the incident's events page by page."
+    return Rejected(Refusal(Code.INVALID_FIELD, detail, field, incident_id))
+
+
+def _behind(page: Page, readable: tuple[Incident, ...]) -> Position | None:
+    """Return where a listing goes on: behind the last row that its reader may know of.
+
+    Where a page has none, behind the last that was looked at, with no more of its id than tells two of one moment apart.
+    """
+    if page.next is None or readable:
+        return page.next and position(readable[-1])
+    return replace(page.next, incident_id=page.next.incident_id[:8] + NO_ID[8:])

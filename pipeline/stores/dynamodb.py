@@ -256,7 +256,13 @@ class DynamoIncidentStore:
         if not _reads_in_vain(listing):
             # Of one partition, no more than the page holds can matter; and one that was seen, and one that shows more.
             size = min(size, listing.limit + 2)
-        parts = await asyncio.gather(*(self._newest(query, size, listing.before) for query in queries))
+        # All are waited for, whatever one of them meets: nothing may go on in the next invocation.
+        asked = (self._newest(query, size, listing.before) for query in queries)
+        parts: list[tuple[list[Entry], str | None]] = []
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            parts.append(answer)
         # Down to where a partition goes on, an order over all of them is known; further down it isn't.
         known_down_to = max((end for _, end in parts if end is not None), default="")
         keys = sorted((key for keys, _ in parts for key in keys if key[0] > known_down_to), reverse=True)

@@ -9,8 +9,9 @@ import jsonschema_rs
 import pytest
 import schemathesis
 
-from infra.schemas.openapi import GATEWAY_CODES, SAID_ELSEWHERE, document
+from infra.schemas.openapi import GATEWAY_CODES, document
 from infra.schemas.texts import texts
+from pipeline.api.requests import SAID_ELSEWHERE
 from pipeline.api.routes import ROUTES, Read, Route
 from pipeline.domain.errors import HTTP_MEANINGS, MEANINGS
 from tests.house.template import load

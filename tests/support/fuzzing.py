@@ -50,6 +50,7 @@ SAID_IN_WORDS: Final = (
     "Say either",
     "must be later than",
     "There is no version",
+    "What will be is not known yet",
     "This cursor is not one",
     "day is out of range",
     "year is not between",

@@ -105,7 +105,7 @@ class HttpWorld(World):
             "httpMethod": method,
             "resource": route.path,
             "pathParameters": path or None,
-            "headers": {name.replace("_", "-").title(): text for name, text in headers.items()},
+            "multiValueHeaders": {name.replace("_", "-").title(): [text] for name, text in headers.items()},
             "multiValueQueryStringParameters": query or None,
             "body": body if body is None or isinstance(body, str) else json.dumps(body),
             "isBase64Encoded": False,

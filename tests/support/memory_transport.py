@@ -59,7 +59,7 @@ class MemoryTransport(BaseAdapter):
         assert isinstance(body, str | bytes)
         event = {
             "pathParameters": path or None,
-            "headers": dict(request.headers),
+            "multiValueHeaders": {name: [text] for name, text in request.headers.items()},
             "multiValueQueryStringParameters": query or None,
             "body": body if isinstance(body, str) else body.decode(errors="replace"),
             "requestContext": {

@@ -61,7 +61,7 @@ async def test_a_body_in_base64_is_read_as_its_bytes() -> None:
     world = HttpWorld()
     route, _ = route_of("POST", "/incidents")
     event = {
-        "headers": {"Idempotency-Key": "k-1"},
+        "multiValueHeaders": {"Idempotency-Key": ["k-1"]},
         "body": base64.b64encode(text_of(SEED).encode()).decode(),
         "isBase64Encoded": True,
         "requestContext": {

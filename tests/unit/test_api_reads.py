@@ -43,7 +43,10 @@ async def test_what_is_pending_may_be_promoted_by_request() -> None:
     world = HttpWorld()
     identity = await world.opened(severity="SEV4", confidence=0.9)
     (step,) = (await world.call("GET", f"/incidents/{identity}")).body["allowedTransitions"]
-    assert step == {"to": "OPEN", "authority": ["SYSTEM"], "needsReason": False, "by": "request-promotion", "youMay": True}
+    assert step == {"to": "OPEN", "by": "request-promotion", "authority": ["HUMAN"], "needsReason": True, "youMay": True}
+    bare = await world.call("POST", f"/incidents/{identity}/promotion", {})
+    assert bare.code == "reason-missing"
+    assert (await world.call("POST", f"/incidents/{identity}/promotion", {"reason": "seen"})).status == 200
 
 
 async def test_an_incident_is_read_as_it_was_at_every_version_and_time() -> None:
@@ -69,6 +72,7 @@ WRONG_READS: dict[str, tuple[str, str]] = {
     "version zero": ("?version=0", "version"),
     "a version that is no number": ("?version=-1", "version"),
     "a time that is none": ("?at=yesterday", "at"),
+    "a time to come": ("?at=2099-01-01T00:00:00Z", "at"),
     "both": ("?version=1&at=2026-01-31T03:00:00Z", "at"),
     "a parameter nobody knows": ("?verzion=1", "verzion"),
 }

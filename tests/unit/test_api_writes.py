@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -23,7 +24,8 @@ async def test_a_declaration_is_created_and_open_at_once() -> None:
     assert (body["answer"], body["state"], body["controlVersion"]) == ("created", "OPEN", 2)
     assert (body["idempotencyKey"], body["retrySafe"]) == ("k-1", True)
     assert [row["to"] for row in body["allowedTransitions"]] == ["MITIGATING", "CANCELLED"]
-    assert heard.headers["Location"] == f"/incidents/{body['incidentId']}"
+    at = urljoin("https://example.com/v1/incidents", heard.headers["Location"])
+    assert at == f"https://example.com/v1/incidents/{body['incidentId']}", "whatever the stage"
     assert heard.headers["ETag"] == '"2"'
     assert heard.headers["Opx-Request-Id"] == "request-1"
     audit(world.store)
@@ -196,6 +198,8 @@ REFUSED: dict[str, tuple[str, str, Any, dict[str, str], Any, int, str]] = {
         400,
         "invalid-field",
     ),
+    "no key, said so": ("POST", "notes", {"note": "n", "idempotencyKey": None}, {}, OPERATOR, 400, "invalid-field"),
+    "no version, said so": ("POST", "notes", {"note": "n", "expectedVersion": None}, {}, OPERATOR, 400, "invalid-field"),
     "a parameter that nobody knows": ("POST", "notes?dryrun=true", {"note": "n"}, {}, OPERATOR, 400, "unknown-field"),
     "a dry run of maybe": ("POST", "notes?dryRun=maybe", {"note": "n"}, {}, OPERATOR, 400, "invalid-field"),
     "two words on a dry run": (

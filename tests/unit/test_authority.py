@@ -41,7 +41,7 @@ SENDER_IDS = [
     ("AROAXEXAMPLE:", Sender("AROAXEXAMPLE")),
     ("AIDAXEXAMPLE", Sender("AIDAXEXAMPLE")),
     ("123456789012", Sender("123456789012")),
-    ("123456789012:dana", Sender("123456789012", "dana")),
+    ("123456789012:dana", Sender("123456789012:dana", "dana")),
     (":session", Sender("", "session")),
     ("::", Sender("", ":")),
     (":", Sender("")),
@@ -306,10 +306,16 @@ def test_a_registry_that_cannot_be_read_grants_nothing(document: Any) -> None:
     assert (refused.value.refusal.field or "").startswith(where)
 
 
+def test_audit_is_of_all_services_or_not_at_all() -> None:
+    assert registry(entry("auditors", "AROAXAUDITOR", operations=("audit", "read"))).entries
+    with pytest.raises(Rejected, match="audit"):
+        registry(entry("auditors", "AROAXAUDITOR", operations=("audit",), services=("payments*",)))
+
+
 def test_the_operations_of_the_registry_are_those_there_are() -> None:
     commands = {member.model_fields["type"].default for member in (Declare, *get_args(OnIncident))}
     assert commands == COMMAND_OPERATIONS == COMMAND_TYPES
-    assert {*COMMAND_OPERATIONS, CANDIDATE_OPERATION, "redrive", "audit"} == OPERATIONS
+    assert {*COMMAND_OPERATIONS, CANDIDATE_OPERATION, "redrive", "audit", "read"} == OPERATIONS
     for operation in OPERATIONS:
         assert registry(entry("one", "AROA1", operations=[operation])).entries
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.api.answers import row_document
+from pipeline.api.answers import step_document
 from pipeline.cli import demo
 from pipeline.cli.calling import after_refusal
 from pipeline.cli.main import app
@@ -19,7 +19,8 @@ from pipeline.cli.terminal import Screen
 from pipeline.clients.answers import Incident as Answered
 from pipeline.clients.answers import Problem
 from pipeline.domain.errors import Code, HttpCode, Refusal, Unavailable
-from pipeline.domain.transitions import State, transitions_from
+from pipeline.domain.transitions import State
+from pipeline.services.reading import steps_from
 from tests.support.histories import incident_in
 
 ROOT = Path(__file__).parents[2]
@@ -71,8 +72,7 @@ def test_an_incident_names_the_commands_that_act_on_it() -> None:
         (State.CLOSED, []),
         (State.ARCHIVED, []),
     ):
-        rows = [row_document(row) | {"youMay": True} for row in transitions_from(state)]
-        rows = [row | {"by": "request-promotion" if row["to"] == "OPEN" else "change-state"} for row in rows]
+        rows = [step_document(step) | {"youMay": True} for step in steps_from(state)]
         incident = incident_in(state)
         found = steps_of(Answered.of(incident.to_document() | {"allowedTransitions": rows}))
         assert [step.replace(incident.incident_id[:8], "ID") for step in found] == expected
