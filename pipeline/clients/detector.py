@@ -78,7 +78,9 @@ class Detector:
     def send(self, *messages: Message) -> None:
         """Send messages, as many a request as SQS takes; only what it did not take is sent again, for a few rounds.
 
-        Returns when all were taken. Raises `NotSent` with those that were not, after everything else was tried.
+        Returns when all were taken. Raises `NotSent` with those that were not. Where a request fails as a whole, what is
+        behind it waits for the next round; where that can't pass by itself (no permission, no such queue), nothing is tried
+        any more, and all that is left is named.
         """
         waiting = {str(number): message for number, message in enumerate(messages)}
         unsent: dict[str, Unsent] = {}

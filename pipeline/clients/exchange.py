@@ -6,14 +6,15 @@ Shared by the sync and the async operator, so that both retry, refuse and give u
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import httpx
 from pydantic import ValidationError
 
-from pipeline.clients.answers import ApiRefused, ApiUnavailable, problem_of
+from pipeline.clients.answers import CODE_OF_STATUS, ApiRefused, ApiUnavailable, problem_of
 from pipeline.clients.calls import Call, Reply
-from pipeline.clients.retries import http_date, is_passing, retry_after_s
+from pipeline.clients.retries import Attempts, http_date, is_passing, retry_after_s
 
 T = TypeVar("T")
 
@@ -26,7 +27,10 @@ UNANSWERED: Final = (
     httpx.RemoteProtocolError,
     httpx.ProxyError,
     httpx.DecodingError,
+    TimeoutError,
 )
+# What was refused before opx heard it, beside what has no code at all.
+_UNHEARD: Final = frozenset({"not-signed", "forbidden"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,45 @@ def request_of(call: Call[T], base_url: str, client: httpx.Client | httpx.AsyncC
     )
 
 
-def unanswered(error: httpx.RequestError) -> Failed:
-    return Failed(f"{type(error).__name__}: {error}".removesuffix(": "))
+class Keyed:
+    """Around each attempt of a call: once a write was sent, no error ends it without its key, whatever the error is.
+
+    Also raised as `ApiUnavailable`, with the error as its cause, is a refusal of what stands in front of opx: it says
+    nothing of the attempt before. What stops the program (Ctrl-C, a cancelled task) stays what it is.
+    """
+
+    def __init__(self, call: Call[Any], attempts: Attempts) -> None:
+        self._call = call
+        self._attempts = attempts
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception) or self._call.key is None or self._attempts.made == 1 or _settles(error):
+            return
+        why = str(error) if isinstance(error, ApiRefused) else _told(error)
+        raise given_up(self._call, why, self._attempts.made) from error
 
 
-def judged(call: Call[T], response: httpx.Response) -> T | Failed:
+def _settles(error: Exception) -> bool:
+    """True where an error says itself what became of the write, or how to ask."""
+    if isinstance(error, ApiRefused):
+        return error.problem.code not in _UNHEARD and error.problem.code != CODE_OF_STATUS.format(error.problem.status)
+    return isinstance(error, ApiUnavailable)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def unanswered(error: Exception) -> Failed:
+    return Failed(_told(error))
+
+
+def judged(call: Call[T], response: httpx.Response, attempts: int) -> T | Failed:
     """Return what an answer says, or that it may be another one later. Raises `ApiRefused`.
 
     An answer of another form than documented raises `ApiUnavailable`: it took effect or not, but asking on is of no use.
@@ -74,7 +112,7 @@ def judged(call: Call[T], response: httpx.Response) -> T | Failed:
     try:
         return call.read(Reply(document, response.headers))
     except ValidationError as error:
-        raise given_up(call, f"the answer has another form: {error.errors()[0]['loc']}", 1) from None
+        raise given_up(call, f"the answer has another form: {error.errors()[0]['loc']}", attempts) from None
 
 
 def given_up(call: Call[T], why: str, attempts: int) -> ApiUnavailable:
@@ -85,7 +123,7 @@ def _document(response: httpx.Response) -> dict[str, Any]:
     """Return the JSON object in an answer; an empty one where there is none."""
     try:
         found = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -20,7 +20,8 @@ from botocore.session import Session
 from pipeline.clients import calls
 from pipeline.clients.answers import ApiRefused, ApiUnavailable, Event, Incident, Outcome, Receipt
 from pipeline.clients.calls import Authority, Call, Filters, Items, WriteOptions, declared, filtered
-from pipeline.clients.exchange import UNANSWERED, Failed, given_up, judged, request_of, unanswered
+from pipeline.clients.exchange import UNANSWERED, Failed, Keyed, given_up, judged, request_of, unanswered
+from pipeline.clients.punctual import answered, awaited
 from pipeline.clients.retries import Attempts, Patience
 from pipeline.clients.signing import SigV4, region_of
 from pipeline.domain.errors import HttpCode
@@ -68,7 +69,7 @@ class Operator(_Client):
     """The API, one call at a time. Safe to share between threads."""
 
     def __init__(self, base_url: str, *, http: httpx.Client | None = None, **settings: Unpack[Settings]) -> None:
-        """See `Settings`. `http`: an httpx client of your own (proxies, transports); it is yours to close."""
+        """See `Settings`. `http`: an httpx client of your own (proxies, transports), used in threads; yours to close."""
         super().__init__(base_url, **settings)
         self._own = http is None
         self._http = http or httpx.Client()
@@ -187,11 +188,13 @@ class Operator(_Client):
     def _send(self, call: Call[T]) -> T:
         attempts = Attempts(self._patience)
         while True:
-            request = request_of(call, self.base_url, self._http, attempts.begin())
-            try:
-                found = judged(call, self._http.send(request, auth=self._auth))
-            except UNANSWERED as error:
-                found = unanswered(error)
+            within_s = attempts.begin()
+            request = request_of(call, self.base_url, self._http, within_s)
+            with Keyed(call, attempts):
+                try:
+                    found = judged(call, answered(self._http, request, self._auth, within_s), attempts.made)
+                except UNANSWERED as error:
+                    found = unanswered(error)
             if not isinstance(found, Failed):
                 return found
             pause_s = attempts.pause_s(found.retry_after_s)
@@ -325,11 +328,13 @@ class AsyncOperator(_Client):
     async def _send(self, call: Call[T]) -> T:
         attempts = Attempts(self._patience)
         while True:
-            request = request_of(call, self.base_url, self._http, attempts.begin())
-            try:
-                found = judged(call, await self._http.send(request, auth=self._auth))
-            except UNANSWERED as error:
-                found = unanswered(error)
+            within_s = attempts.begin()
+            request = request_of(call, self.base_url, self._http, within_s)
+            with Keyed(call, attempts):
+                try:
+                    found = judged(call, await awaited(self._http, request, self._auth, within_s), attempts.made)
+                except UNANSWERED as error:
+                    found = unanswered(error)
             if not isinstance(found, Failed):
                 return found
             pause_s = attempts.pause_s(found.retry_after_s)

@@ -19,7 +19,8 @@ FAULT: Final = 500
 class Patience:
     """How long a call may take in all, and one attempt of it; the longest pause grows from `pause_s` to `pause_s_max`.
 
-    An attempt gets a little longer than API Gateway itself would wait (29 s).
+    Both are kept whatever is waited for: credentials, a name, a connection, an answer that comes byte by byte. An attempt
+    gets a little longer than API Gateway itself would wait (29 s).
     """
 
     within_s: float = 60.0

@@ -1,11 +1,13 @@
 """A subscriber as a Lambda function: your function gets each event in order; a queue gets told what must come again.
 
-    @subscriber(progress=MemoryProgress(), history=Operator(api_url))
+    @subscriber(progress=TableProgress("pager-progress"), history=Operator(api_url))
     def handler(event: Event) -> None: ...
 
 Behind an SQS queue (a rule's target) it answers partial batches: turn `ReportBatchItemFailures` on. Nothing is held back
 in memory: what can't be handled yet goes back to its queue. That an event was handled is stored after the function
-returned: a crash in between hands it over again. The rule must let every type through, or a gap never closes.
+returned: a crash in between hands it over again. Two environments at once may both hand one over, and the slower one then
+behind a later event: tell repetitions by `event_id`.
+Without a `history` the rule must let every event through from each incident's first on, or a gap never closes.
 """
 
 import json
@@ -68,10 +70,12 @@ def read_event(message: Any) -> Event:
 
 
 class Subscriber:
-    """Calls `handle` for each event once, in order, as far as `progress` remembers; callable as a Lambda handler.
+    """Calls `handle` for the events of each incident in order, each until it returned once; callable as a Lambda handler.
 
-    `history`: where missing events are read (an `Operator`); without it they are waited for. `alone`: what of `handle`'s
-    errors concerns one incident only, so that others go on; any other error fails the whole invocation, and all comes again.
+    `history`: where missing events are read (an `Operator`): those before the subscription began, and all of an incident
+    that `progress` forgot. Without it they are waited for, so a `progress` that forgets is refused (`ValueError`).
+    `alone`: what of `handle`'s errors concerns one incident only, so that others go on; any other error fails the whole
+    invocation, and all comes again.
     """
 
     def __init__(
@@ -81,6 +85,12 @@ class Subscriber:
         history: History | None = None,
         alone: tuple[type[Exception], ...] = (Exception,),
     ) -> None:
+        if history is None and getattr(progress, "forgets", False):
+            raise ValueError(
+                f"{type(progress).__name__} forgets with its process, and what was handled is delivered no more: "
+                "later events would wait for good. Say progress=TableProgress(table), or history=Operator(api_url), which "
+                "hands all over again."
+            )
         self.handle = handle
         self._progress = progress
         self._history = history

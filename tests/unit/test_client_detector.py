@@ -224,6 +224,16 @@ def test_what_will_not_pass_by_itself_is_told_at_once(error: Exception) -> None:
     assert caught.value.messages == (message,)
 
 
+def test_behind_a_request_that_is_refused_for_good_nothing_is_tried_and_all_is_named() -> None:
+    queue = Queue({"t3": "InternalError"}, refused(403, "AccessDenied"))
+    messages = [a_candidate(title=f"t{number}") for number in range(35)]
+    with pytest.raises(NotSent, match="26 of 35") as caught:
+        detector(queue)[0].send(*messages)
+    assert len(queue.requests) == 2
+    assert caught.value.messages == (messages[3], *messages[10:])
+    assert (caught.value.unsent[0].why, caught.value.sent) == ("InternalError: no", 9)
+
+
 PASSING = [refused(503, "ServiceUnavailable"), refused(400, "RequestThrottled"), ReadTimeoutError(endpoint_url=QUEUE)]
 
 

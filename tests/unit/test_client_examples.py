@@ -1,35 +1,20 @@
-"""The examples as they stand, and what importing the clients costs those who use them."""
+"""How long the examples are, and what importing the clients costs those who use them. They run in tests/integration."""
 
-import json
-import runpy
 import subprocess
 import sys
 import tomllib
-from typing import Any
 
 import pytest
 
 from tests.support.sources import ROOT
 
 EXAMPLES = ROOT / "examples"
-BATCH: dict[str, Any] = json.loads((EXAMPLES / "subscriber" / "event.json").read_text("utf-8"))
 
 
 def code_lines(name: str) -> int:
     """Return how many lines of an example are code."""
     _, _, code = (EXAMPLES / name).read_text("utf-8").split('"""', 2)
     return len([line for line in code.splitlines() if line.strip()])
-
-
-def test_the_subscriber_pages_once_and_in_order(capsys: pytest.CaptureFixture[str]) -> None:
-    handler = runpy.run_path(str(EXAMPLES / "subscriber" / "handler.py"))["handler"]
-    sequences = [json.loads(record["body"])["detail"]["sequence"] for record in BATCH["Records"]]
-    assert sequences != sorted(sequences)
-    assert len(set(sequences)) < len(sequences)
-    assert handler(BATCH, None) == {"batchItemFailures": []}
-    told = capsys.readouterr().out
-    assert told.startswith("page on call: SEV2 5xx above 5 %")
-    assert told.count("page on call") == 1
 
 
 def test_the_examples_are_ten_lines() -> None:
@@ -41,6 +26,7 @@ MODULES = {
     "pipeline.clients.detector": {"httpx"},
     "pipeline.clients.operator": set(),
     "pipeline.clients.subscriber": {"httpx", "botocore"},
+    "pipeline.clients.table": {"httpx"},
 }
 
 

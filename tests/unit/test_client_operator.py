@@ -6,6 +6,9 @@ import json
 
 import httpx
 import pytest
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError, CredentialRetrievalError
+from botocore.session import Session
 
 from pipeline.clients.operator import ApiRefused, ApiUnavailable, AsyncOperator, Operator, Patience
 from tests.support.network import BASE, QUICK, Network
@@ -132,10 +135,11 @@ def test_each_try_is_signed_anew(network: Network, operator: Operator, monkeypat
 
 
 def test_silence_until_the_deadline_names_the_key_to_ask_for(network: Network) -> None:
-    patience = Patience(within_s=0.05, pause_s=0.001, pause_s_max=0.01)
-    network.troubles, network.late = [httpx.ReadTimeout("slow")] * 10_000, True
-    operator = Operator(BASE, patience=patience, http=httpx.Client(transport=httpx.MockTransport(network.blocking)))
-    with pytest.raises(ApiUnavailable, match=r"POST /incidents: no answer in \d+ attempts \(ReadTimeout: slow\)") as caught:
+    # The last one asks for more patience than there is, so that no clock decides how many there are.
+    last = httpx.Response(503, json={"code": "unavailable"}, headers={"Retry-After": "60"})
+    network.troubles, network.late = [httpx.ReadTimeout("slow"), httpx.ReadTimeout("slow"), last], True
+    operator = Operator(BASE, patience=QUICK, http=httpx.Client(transport=httpx.MockTransport(network.blocking)))
+    with pytest.raises(ApiUnavailable, match=r"POST /incidents: no answer in 3 attempts \(503 unavailable\)") as caught:
         operator.declare("checkout", "SEV2", "Carts are empty", idempotency_key="deploy:7")
     assert (caught.value.key, caught.value.attempts) == ("deploy:7", len(network.seen))
     network.troubles = []
@@ -144,6 +148,110 @@ def test_silence_until_the_deadline_names_the_key_to_ask_for(network: Network) -
     assert (receipt.outcome, receipt.result["answer"]) == ("applied", "created")
     again = operator.declare("checkout", "SEV2", "Carts are empty", idempotency_key="deploy:7")
     assert (again.replayed, again.incident_id) == (True, receipt.incident_id)
+
+
+class EndingSession(Session):  # type: ignore[misc] # botocore is not typed
+    """A session whose credentials serve `good` requests and then fail."""
+
+    def __init__(self, good: int, error: Exception) -> None:
+        super().__init__()
+        self.good, self.error = good, error
+
+    def get_credentials(self) -> "EndingSession":
+        return self
+
+    def get_frozen_credentials(self) -> Credentials:
+        self.good -= 1
+        if self.good < 0:
+            raise self.error
+        return Credentials("AKIDEXAMPLE", "secret")
+
+
+ENDED = [
+    CredentialRetrievalError(provider="sso", error_msg="ended"),
+    ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole"),
+    RuntimeError("the refreshed credentials are still expired"),
+]
+
+
+@pytest.mark.parametrize("error", ENDED, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("kind", [Operator, AsyncOperator])
+def test_a_write_whose_credentials_end_between_attempts_tells_its_key(
+    kind: type[Operator | AsyncOperator], error: Exception, network: Network
+) -> None:
+    network.troubles, network.late = [httpx.Response(503)], True
+
+    def declare(good: int) -> None:
+        session = EndingSession(good, error)
+        if kind is Operator:
+            blocking = httpx.Client(transport=httpx.MockTransport(network.blocking))
+            Operator(BASE, patience=QUICK, http=blocking, session=session).declare("checkout", "SEV2", "Carts")
+        else:
+            awaiting = httpx.AsyncClient(transport=httpx.MockTransport(network))
+            operator = AsyncOperator(BASE, patience=QUICK, http=awaiting, session=session)
+            asyncio.run(operator.declare("checkout", "SEV2", "Carts"))
+
+    with pytest.raises(ApiUnavailable, match=type(error).__name__) as caught:
+        declare(1)
+    assert caught.value.__cause__ is error
+    assert caught.value.key == network.keys()[0]
+    assert len(network.world.store.incidents) == 1
+    # Where nothing was sent yet there is nothing to ask for: the error is what it is.
+    with pytest.raises(type(error)):
+        declare(0)
+
+
+@pytest.mark.parametrize("code", ["not-signed", "forbidden", None])
+def test_a_refusal_in_front_of_opx_does_not_hide_what_an_earlier_attempt_may_have_done(
+    code: str | None, network: Network, operator: Operator
+) -> None:
+    front = httpx.Response(403, json={"code": code, "detail": "The security token is expired"})
+    network.troubles, network.late = [httpx.ReadTimeout("slow"), front], True
+    with pytest.raises(ApiUnavailable, match="token is expired") as caught:
+        operator.declare("checkout", "SEV2", "Carts are empty")
+    assert isinstance(caught.value.__cause__, ApiRefused)
+    assert caught.value.key == network.keys()[0]
+
+
+def test_a_refusal_of_opx_after_silence_is_an_answer(network: Network, operator: Operator) -> None:
+    network.troubles = [httpx.ReadTimeout("slow")]
+    with pytest.raises(ApiRefused, match="400 invalid-field"):
+        operator.declare("checkout", "SEV9", "Carts are empty")
+
+
+def test_a_redirect_is_never_followed(network: Network) -> None:
+    network.troubles = [httpx.Response(302, headers={"Location": "/elsewhere"})]
+    client = httpx.Client(transport=httpx.MockTransport(network.blocking), follow_redirects=True)
+    with pytest.raises(ApiRefused, match="never redirects"):
+        Operator(BASE, patience=QUICK, http=client).add_note("8a0e2b52-4a2e-5c1c-9d6f-0a1b2c3d4e5f", "note")
+    assert len(network.seen) == 1
+
+
+def test_pages_shorter_than_asked_and_empty_ones_are_followed(network: Network, operator: Operator) -> None:
+    incident = operator.declare("checkout", "SEV2", "Carts are empty").incident_id
+    documents = [event.document for event in operator.events(incident)]
+    one = operator.incident(incident).document
+    network.seen.clear()
+    network.troubles = [
+        httpx.Response(200, json={"events": documents[:1], "nextCursor": "a"}),
+        httpx.Response(200, json={"events": [], "nextCursor": "b"}),
+        httpx.Response(200, json={"events": documents[1:]}),
+        httpx.Response(200, json={"incidents": [], "nextCursor": "c"}),
+        httpx.Response(200, json={"incidents": [one]}),
+    ]
+    assert [event.document for event in operator.events(incident, page=50)] == documents
+    assert [found.incident_id for found in operator.incidents(page=50)] == [incident]
+    assert [request.url.params.get("cursor") for request in network.seen] == [None, "a", "b", None, "c"]
+
+
+@pytest.mark.parametrize("location", ["/incidents/x", "incidents/x", "https://example.com/incidents/x"])
+def test_where_an_incident_is_is_told_by_its_id_and_never_by_its_location(
+    location: str, network: Network, operator: Operator
+) -> None:
+    document = operator.declare("checkout", "SEV2", "Carts are empty").document
+    network.troubles = [httpx.Response(201, json=document, headers={"Location": location})]
+    made = operator.declare("checkout", "SEV2", "Carts are empty")
+    assert operator.incident(made.incident_id).incident_id == document["incidentId"]
 
 
 def test_the_api_says_how_long_to_wait(network: Network) -> None:

@@ -188,6 +188,34 @@ def test_progress_moves_forward_only(tmp_path: Path) -> None:
         assert (progress.position("i"), progress.position("j")) == (3, 1)
 
 
+def test_memory_forgets_the_incident_that_has_not_moved_for_longest() -> None:
+    progress = MemoryProgress(incidents_max=2)
+    for incident in ("i", "j", "i", "k"):
+        progress.advance(incident, progress.position(incident) + 1)
+    assert [progress.position(incident) for incident in "ijk"] == [2, 0, 1]
+    with pytest.raises(ValueError, match="at least 1"):
+        MemoryProgress(incidents_max=0)
+
+
+def test_what_was_forgotten_comes_again_from_the_history() -> None:
+    progress = MemoryProgress(incidents_max=1)
+    ordered = Ordered(progress)
+    assert names(ordered.take(event("i", 1))) == [("i", 1)]
+    assert names(ordered.take(event("j", 1))) == [("j", 1)]
+    assert names(ordered.take(event("i", 2))) == []
+    (gap,) = ordered.gaps()
+    assert names(ordered.fill(gap, Stored("i", 2))) == [("i", 1), ("i", 2)]
+
+
+def test_a_file_forgets_no_incident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.clients.progress._LINES_MIN", 20)
+    progress = FileProgress(tmp_path / "progress")
+    for number in range(300):
+        progress.advance(f"i{number}", 1)
+    again = FileProgress(tmp_path / "progress")
+    assert sum(again.position(f"i{number}") for number in range(300)) == 300
+
+
 def test_a_file_is_read_again_and_a_line_cut_off_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "progress"
     progress = FileProgress(path)

@@ -47,6 +47,12 @@ def failures(answer: dict[str, Any] | None) -> list[str]:
     return sorted(item["itemIdentifier"] for item in answer["batchItemFailures"])
 
 
+class Kept(MemoryProgress):
+    """A place outside of the process, as far as a subscriber can tell."""
+
+    forgets = False
+
+
 class Handler:
     """Keeps what it was given; fails for the sequences named."""
 
@@ -111,7 +117,7 @@ def test_what_is_no_event_is_refused_by_name(message: Any) -> None:
 
 def test_a_batch_in_any_order_is_handled_in_order_and_once() -> None:
     handler = Handler()
-    lambda_ = Subscriber(handler, MemoryProgress())
+    lambda_ = Subscriber(handler, Kept())
     shuffled = [HISTORY[index] for index in (2, 0, 1, 2, 0)]
     assert failures(lambda_(batch(*shuffled), None)) == []
     assert handler.seen == [1, 2, 3]
@@ -121,11 +127,25 @@ def test_a_batch_in_any_order_is_handled_in_order_and_once() -> None:
 
 def test_what_is_behind_a_gap_goes_back_to_its_queue_and_is_handled_later() -> None:
     handler = Handler()
-    lambda_ = Subscriber(handler, MemoryProgress())
+    lambda_ = Subscriber(handler, Kept())
     assert failures(lambda_(batch(HISTORY[0], HISTORY[2], HISTORY[3]))) == ["1", "2"]
     assert failures(lambda_(batch(HISTORY[2], HISTORY[1]))) == []
     assert failures(lambda_(batch(HISTORY[3]))) == []
     assert handler.seen == [1, 2, 3, 4]
+
+
+def test_progress_that_forgets_without_a_history_is_refused_where_it_is_made() -> None:
+    with pytest.raises(ValueError, match=r"MemoryProgress forgets .* Say progress=TableProgress\(table\), or history="):
+        Subscriber(Handler(), MemoryProgress())
+    with pytest.raises(ValueError, match="forgets"):
+        subscriber(progress=MemoryProgress())(Handler())
+
+
+def test_an_environment_that_knows_nothing_hands_all_of_the_history_over_again() -> None:
+    handler = Handler()
+    for known in (1, 2, 3):
+        assert failures(Subscriber(handler, MemoryProgress(), Api(HISTORY))(batch(HISTORY[known - 1]))) == []
+    assert handler.seen == [1, 1, 2, 1, 2, 3]
 
 
 def test_what_is_missing_is_read_from_the_history() -> None:
@@ -144,7 +164,7 @@ def test_where_the_history_does_not_answer_the_message_comes_again() -> None:
 
 def test_a_handler_that_fails_holds_up_its_own_incident_only(caplog: pytest.LogCaptureFixture) -> None:
     handler = Handler(2)
-    lambda_ = Subscriber(handler, MemoryProgress())
+    lambda_ = Subscriber(handler, Kept())
     with caplog.at_level(logging.ERROR):
         assert failures(lambda_(batch(HISTORY[0], HISTORY[1], HISTORY[2], OTHER[0]))) == ["1", "2"]
     assert handler.seen == [1, 1]
@@ -156,7 +176,7 @@ def test_a_handler_that_fails_holds_up_its_own_incident_only(caplog: pytest.LogC
 
 def test_an_error_not_named_as_one_incidents_own_fails_the_invocation_and_loses_nothing() -> None:
     handler = Handler(2)
-    progress = MemoryProgress()
+    progress = Kept()
     lambda_ = Subscriber(handler, progress, alone=(KeyError,))
     with pytest.raises(OSError, match="pager"):
         lambda_(batch(HISTORY[0], HISTORY[1]))
@@ -166,20 +186,20 @@ def test_an_error_not_named_as_one_incidents_own_fails_the_invocation_and_loses_
 
 def test_a_message_that_is_no_event_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
     handler = Handler()
-    assert failures(Subscriber(handler, MemoryProgress())(batch("no json", HISTORY[0]))) == ["0"]
+    assert failures(Subscriber(handler, Kept())(batch("no json", HISTORY[0]))) == ["0"]
     assert handler.seen == [1]
     assert "message 0: not JSON" in caplog.text
 
 
 def test_records_of_another_source_are_refused() -> None:
     with pytest.raises(NotAnEvent, match="another source"):
-        Subscriber(Handler(), MemoryProgress())({"Records": [{"EventSource": "aws:sns", "Sns": {}}]})
+        Subscriber(Handler(), Kept())({"Records": [{"EventSource": "aws:sns", "Sns": {}}]})
 
 
 def test_a_rule_that_invokes_directly_gets_an_error_until_the_event_is_handled() -> None:
     handler = Handler()
 
-    @subscriber(progress=MemoryProgress())
+    @subscriber(progress=Kept())
     def lambda_(event: Event) -> None:
         handler(event)
 
