@@ -21,7 +21,7 @@ from pipeline.clients.operator import AsyncOperator, Patience
 from pipeline.domain.canonical import Document
 from tests.support.network import BASE, Network
 
-IMPATIENT: Final = Patience(within_s=0.3, attempt_s=0.3, pause_s=0.001, pause_s_max=0.002)
+IMPATIENT: Final = Patience(within_s=2.0, attempt_s=2.0, pause_s=0.001, pause_s_max=0.002)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pipeline.clients.operator import Patience
 from tests.support.http import Heard, HttpWorld
 
 BASE: Final = "https://abc123.execute-api.us-east-1.amazonaws.com/v1"
-QUICK: Final = Patience(within_s=5.0, attempt_s=1.0, pause_s=0.001, pause_s_max=0.002)
+QUICK: Final = Patience(within_s=5.0, attempt_s=5.0, pause_s=0.001, pause_s_max=0.002)
 
 
 @dataclass

@@ -106,6 +106,7 @@ async def test_events_are_read_as_stored_page_by_page() -> None:
         found += page["events"]
         target = f"/incidents/{identity}/events?limit=4&cursor={page['nextCursor']}" if "nextCursor" in page else ""
     assert found == [document for _, document in sorted(world.store.events[identity].items())]
+    assert "nextCursor" not in (await world.call("GET", f"/incidents/{identity}/events?after=5&limit=4")).body
     behind = await world.call("GET", f"/incidents/{identity}/events?after=8")
     assert [event["sequence"] for event in behind.body["events"]] == [9]
     assert (await world.call("GET", f"/incidents/{identity}/events?after=9")).body == {"events": []}
