@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import BinaryIO, Final
 from uuid import uuid4
 
+from pipeline.clients.messages import group_of
 from pipeline.domain.canonical import Document, digest, parse_document
 from pipeline.domain.errors import Rejected
 
@@ -23,7 +24,6 @@ GROUP_CHARACTERS_MAX: Final = 128
 
 # SQS takes what XML 1.0 can carry; a body may hold anything else only in escaped form.
 _FORBIDDEN: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_GROUP: Final = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}")
 
 
 class Queue(StrEnum):
@@ -178,6 +178,4 @@ def _part(document: Document, name: str) -> Document:
 
 
 def _group(value: object) -> str | None:
-    if not isinstance(value, str) or not value:
-        return None
-    return value if _GROUP.fullmatch(value) else digest(["group/1", value])[:32]
+    return group_of(value) if isinstance(value, str) and value else None
