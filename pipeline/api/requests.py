@@ -160,7 +160,10 @@ def known_query(request: HttpRequest) -> None:
     """Raise `Rejected` for a parameter that the route does not know, or one that stands twice."""
     for name, values in request.query.items():
         if name not in request.route.query:
-            raise Rejected(Refusal(Code.UNKNOWN_FIELD, "This query parameter is not known.", name[:80]))
+            known = ", ".join(request.route.query)
+            raise Rejected(
+                Refusal(Code.UNKNOWN_FIELD, f"There is no such query parameter here; there are {known}.", name[:80])
+            )
         if len(values) != 1:
             raise Rejected(Refusal(Code.INVALID_FIELD, "This query parameter stands several times.", name))
 

@@ -64,5 +64,5 @@ def region_of(base_url: str, named: str | None, session: Session) -> str:
     in_host = _API_HOST.search(httpx.URL(base_url).host)
     found: str | None = named or (in_host[1] if in_host else None) or session.get_config_variable("region")
     if not found:
-        raise ValueError(f"which region {base_url} is in can't be told: say region=")
+        raise ValueError(f"which region {base_url} is in can't be told: say region= or set AWS_DEFAULT_REGION")
     return found

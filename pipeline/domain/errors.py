@@ -103,7 +103,7 @@ MEANINGS: dict[Code, Meaning] = {
 HTTP_MEANINGS: dict[HttpCode, Meaning] = {
     HttpCode.KEY_MISSING: Meaning(400, "Send a header Idempotency-Key of your own, and the same one with every retry."),
     HttpCode.RECEIPT_UNKNOWN: Meaning(
-        404, "Not decided yet, refused without a receipt (see the rejected queue), or sent by somebody else: send it again."
+        404, "It is not decided yet, was refused without a receipt (see the rejected queue), or was sent by somebody else."
     ),
     HttpCode.UNAVAILABLE: Meaning(
         503, "Send the same request again; a write under the same key, since it may have taken effect."
