@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli.lifeline import DAY_S, DAYS_ALONE_S
 from pipeline.cli.looking import EVIDENCE, LINGERS, NEW, SEVERITY, STATE, Board, Standing
 from pipeline.cli.telling import short
 from pipeline.cli.terminal import WIDE_CHARACTERS_MIN, cell, severity_cell, state_cell
@@ -21,7 +22,7 @@ LATE_S: Final = 5.0
 AROUND: Final = 6
 CHANGED: Final = "bold reverse"
 ENDED_MAX: Final = 4
-_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_UNITS: Final = ((DAY_S, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _SEEN: Final = {
     "firing": ("firing", "red"),
     "recovery": ("recovered", "green"),
@@ -31,10 +32,12 @@ _SEEN: Final = {
 
 
 def brief(moment: datetime | None, now: datetime) -> str:
-    """Return how long ago something was, in at most two units: 3h10m."""
+    """Return how long ago something was, in at most two units: 3h10m; over a month in days alone."""
     if moment is None:
         return "?"
     left = max(0, int((now - moment).total_seconds()))
+    if left >= DAYS_ALONE_S:
+        return f"{left // DAY_S}d"
     parts: list[str] = []
     for size, unit in _UNITS:
         count, left = divmod(left, size)
@@ -133,7 +136,9 @@ def _seen(one: Standing, now: datetime) -> Text:
         return Text("")
     words, style = _SEEN.get(one.seen.kind, (one.seen.kind, ""))
     ago = f" {brief(one.seen.at, now)} ago" if one.seen.at is not None else ""
-    return _lit(cell(f"{words}{ago}", style), one, EVIDENCE, now)
+    # What was not all read may have been followed by something else.
+    doubt = "" if one.seen.certain else "?"
+    return _lit(cell(f"{words}{ago}{doubt}", style), one, EVIDENCE, now)
 
 
 def _grid() -> Table:
@@ -148,7 +153,7 @@ def _wide(shown: tuple[Standing, ...], now: datetime) -> Table:
     table.add_column("title", ratio=4, no_wrap=True, overflow="ellipsis")
     table.add_column("age", width=6, no_wrap=True)
     table.add_column("last evidence", width=22, no_wrap=True)
-    table.add_column("×", width=5, no_wrap=True, justify="right")
+    table.add_column("seen", width=5, no_wrap=True, justify="right")
     table.add_column("last acted", ratio=2, no_wrap=True, overflow="ellipsis")
     for one in shown:
         incident = one.incident
@@ -162,7 +167,7 @@ def _wide(shown: tuple[Standing, ...], now: datetime) -> Table:
             cell(incident.title),
             Text(brief(incident.created_at, now), style="dim"),
             _seen(one, now),
-            _lit(Text(str(one.evidence)), one, EVIDENCE, now),
+            _lit(Text(str(one.detections)), one, EVIDENCE, now),
             cell(one.actor, "dim"),
             style="dim" if one.is_over else None,
         )
@@ -178,7 +183,7 @@ def _narrow(shown: tuple[Standing, ...], now: datetime) -> Table:
     for one in shown:
         incident = one.incident
         what = Text.assemble(cell(incident.service, "bold"), cell(f": {incident.title}"))
-        how = Text.assemble(_seen(one, now), "  ", _lit(Text(f"×{one.evidence}"), one, EVIDENCE, now))
+        how = Text.assemble(_seen(one, now), "  ", _lit(Text(f"×{one.detections}"), one, EVIDENCE, now))
         how += cell(f"  {one.actor}", "dim")
         for line in (what, how):
             line.no_wrap, line.overflow = True, "ellipsis"

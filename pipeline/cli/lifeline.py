@@ -11,6 +11,8 @@ from pipeline.cli.terminal import cell, state_cell
 from pipeline.domain.canonical import Document, format_time, parse_time
 from pipeline.domain.explanation import span_of_time
 
+DAY_S: Final = 86_400
+DAYS_ALONE_S: Final = 30 * DAY_S
 _ARROW: Final = "─► "
 
 
@@ -45,10 +47,10 @@ def life_line(found: list[Stay], now: datetime | None) -> Text:
         line += state_cell(stay.state)
         if stay.until is not None:
             # Created and opened in one transaction: it was never seen in between.
-            lasted = span_of_time(_seconds(stay.since, stay.until)) if stay.until > stay.since else ""
+            lasted = _span(stay.since, stay.until) if stay.until > stay.since else ""
             line += Text(f" {f'─ {lasted} ' if lasted else ''}{_ARROW}", style="dim")
         elif now is not None:
-            line += Text(f" for {span_of_time(_seconds(stay.since, now))}")
+            line += Text(f" for {_span(stay.since, now)}")
     return line
 
 
@@ -65,7 +67,7 @@ class Signal:
 
     def told(self, now: datetime) -> Text:
         """Return whether it still goes on, as far as anybody reported."""
-        ago = f"{span_of_time(_seconds(self.observed_at, now))} ago"
+        ago = f"{_span(self.observed_at, now)} ago"
         by = cell(f", by {self.source}", "dim")
         match self.kind:
             case "firing":
@@ -80,9 +82,12 @@ class Signal:
                 return Text.assemble(cell(self.kind), f" {ago}", by)
 
 
-def signal(events: Iterable[Document]) -> Signal | None:
-    """Return the newest observation in a history, whatever order it was reported in; None where there is none."""
-    newest: Signal | None = None
+def signal(events: Iterable[Document], known: Signal | None = None) -> Signal | None:
+    """Return the newest observation in a history, whatever order it was reported in; None where there is none.
+
+    `known`: the newest of the events before these. Of observations of the same moment the one that was applied last counts.
+    """
+    newest = known
     for event in events:
         seen = event.get("metadata", {}).get("observation")
         if isinstance(seen, dict) and (newest is None or parse_time(str(seen["observedAt"])) >= newest.observed_at):
@@ -90,5 +95,7 @@ def signal(events: Iterable[Document]) -> Signal | None:
     return newest
 
 
-def _seconds(since: datetime, until: datetime) -> int:
-    return max(0, int((until - since).total_seconds()))
+def _span(since: datetime, until: datetime) -> str:
+    seconds = max(0, int((until - since).total_seconds()))
+    # Nobody asks for the hours of what is older than a month.
+    return span_of_time(seconds - seconds % DAY_S if seconds >= DAYS_ALONE_S else seconds)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from itertools import product
 from typing import Any, Final, TypeVar
 
+from pipeline.cli.lifeline import Signal, signal
 from pipeline.clients.answers import ApiRefused, Incident
 from pipeline.clients.calls import Filters
 from pipeline.clients.operator import AsyncOperator
@@ -29,8 +30,9 @@ LISTED_MAX: Final = 200
 LOOKUPS_MAX: Final = 20
 AT_ONCE: Final = 8
 LOOK_S_MAX: Final = 20.0
-# Of an incident's events, the newest among which a recovery's time is looked for, and the most its states are looked for in.
-TAIL: Final = 20
+# Of an incident's events: the newest ones, among which its newest observation is looked for; the most its states are looked
+# for in.
+TAIL: Final = 200
 EVENTS_MAX: Final = 500
 LATELY: Final = timedelta(hours=1)
 LINGERS: Final = timedelta(seconds=30)
@@ -40,10 +42,23 @@ NEW, STATE, SEVERITY, EVIDENCE = "new", "state", "severity", "evidence"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The last evidence of an incident: its kind, and when that was observed, as far as known."""
+    """The newest observation of an incident: its kind, and when that was observed, as far as known.
+
+    `certain`: that it is the newest is known from the whole history, not guessed from a part of it.
+    """
 
     kind: str
     at: datetime | None
+    certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an incident's events up to `version` say; `whole` where none before them was left out."""
+
+    version: int
+    signal: Signal | None
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,10 @@ class Standing:
     @property
     def evidence(self) -> int:
         return int(_of(self.incident, "metadata", "evidence").get("count", 0))
+
+    @property
+    def detections(self) -> int:
+        return _detections(self.incident)
 
     @property
     def actor(self) -> str:
@@ -141,7 +160,7 @@ class Watcher:
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         self._since: dict[str, tuple[str, datetime]] = {}
-        self._seen: dict[str, tuple[int, Seen]] = {}
+        self._read: dict[str, Reading] = {}
 
     async def look(self, operator: AsyncOperator, before: Board | None, now: datetime) -> Board:
         """Return what stands there now. Raises `Unavailable` where that can't be told in time."""
@@ -185,7 +204,7 @@ class Watcher:
         """Ask for what is not known yet, of the most severe first."""
         ids = {one.incident_id for one in rows}
         self._since = {key: value for key, value in self._since.items() if key in ids}
-        self._seen = {key: value for key, value in self._seen.items() if key in ids}
+        self._read = {key: value for key, value in self._read.items() if key in ids}
 
         async def since(incident: Incident) -> None:
             moment = await _in_state_since(operator, incident)
@@ -193,12 +212,13 @@ class Watcher:
                 self._since[incident.incident_id] = (incident.state, moment)
 
         async def seen(incident: Incident) -> None:
-            self._seen[incident.incident_id] = (incident.version, await _last_seen(operator, incident))
+            known = self._read.get(incident.incident_id)
+            self._read[incident.incident_id] = await _read_on(operator, incident, known)
 
         asked: list[tuple[Callable[[Incident], Coroutine[Any, Any, None]], Incident]] = [
             (since, one) for one in rows if self._state_since(one) is None
         ]
-        asked += [(seen, one) for one in rows if _row_seen(one).at is None and self._last(one) is None]
+        asked += [(seen, one) for one in rows if not (_is_as_created(one) or self._is_read(one))]
         await _each(asked[:LOOKUPS_MAX], lambda pair: pair[0](pair[1]))
 
     def _state_since(self, incident: Incident) -> datetime | None:
@@ -207,13 +227,12 @@ class Watcher:
         state, since = self._since.get(incident.incident_id, ("", None))
         return since if state == incident.state else None
 
-    def _last(self, incident: Incident) -> Seen | None:
-        version, seen = self._seen.get(incident.incident_id, (0, None))
-        return seen if version == incident.version else None
+    def _is_read(self, incident: Incident) -> bool:
+        known = self._read.get(incident.incident_id)
+        return known is not None and known.version >= incident.version
 
     def _told(self, incident: Incident) -> Standing:
-        seen = _row_seen(incident)
-        return Standing(incident, self._state_since(incident), seen if seen.at is not None else self._last(incident) or seen)
+        return Standing(incident, self._state_since(incident), _seen(incident, self._read.get(incident.incident_id)))
 
 
 def _standing(incident: Incident, told: Standing, before: Board | None, now: datetime) -> Standing:
@@ -226,7 +245,8 @@ def _standing(incident: Incident, told: Standing, before: Board | None, now: dat
     moved = {
         STATE: old.incident.state != incident.state,
         SEVERITY: old.incident.severity != incident.severity,
-        EVIDENCE: (old.evidence, _row_seen(old.incident)) != (told.evidence, _row_seen(incident)),
+        EVIDENCE: (old.evidence, old.detections, _row_seen(old.incident))
+        != (told.evidence, told.detections, _row_seen(incident)),
     }
     return replace(told, changed=old.changed | {name: now for name, is_so in moved.items() if is_so})
 
@@ -251,12 +271,14 @@ def _document(one: Standing, changed: list[str]) -> Document:
         "title": incident.title,
         "createdAt": format_time(incident.created_at),
         "evidenceCount": one.evidence,
+        "detections": one.detections,
         "actor": _of(incident, "authority"),
         "changed": changed,
     }
     told |= {"stateSince": format_time(one.since)} if one.since is not None else {}
     if one.seen is not None:
-        told["lastEvidence"] = {"kind": one.seen.kind} | ({"at": format_time(one.seen.at)} if one.seen.at else {})
+        at = {"at": format_time(one.seen.at)} if one.seen.at else {}
+        told["lastEvidence"] = {"kind": one.seen.kind, "certain": one.seen.certain} | at
     return told
 
 
@@ -299,23 +321,47 @@ async def _each(items: Iterable[T], ask: Callable[[T], Coroutine[Any, Any, R]]) 
         await asyncio.gather(*asked, return_exceptions=True)
 
 
+def _detections(incident: Incident) -> int:
+    return int(_of(incident, "metadata", "promotion").get("detections", 0))
+
+
 def _row_seen(incident: Incident) -> Seen:
-    """Return the last evidence as far as the row says: of trouble also when it was seen."""
+    """Return the observation that was applied last, as far as the row says: of trouble also when the newest was seen."""
     kind = str(_of(incident, "metadata", "evidence").get("lastObservation", ""))
     newest = _of(incident, "metadata", "promotion").get("newestObservedAt")
-    return Seen(kind, parse_time(newest) if kind in REPORTS_TROUBLE and isinstance(newest, str) else None)
+    at = parse_time(newest) if kind in REPORTS_TROUBLE and isinstance(newest, str) else None
+    return Seen(kind, at, _is_as_created(incident))
 
 
-async def _last_seen(operator: AsyncOperator, incident: Incident) -> Seen:
-    """Return the last evidence with its time, from the newest events; without one where it is none of those."""
-    seen = _row_seen(incident)
-    async for event in operator.events(incident.incident_id, after=max(0, incident.version - TAIL), page=TAIL):
-        observed = event.metadata.get("observation")
-        if isinstance(observed, dict):
-            seen = Seen(seen.kind, parse_time(str(observed["observedAt"])))
-        if event.sequence >= incident.version:
+def _is_as_created(incident: Incident) -> bool:
+    """True where nothing was reported since it was created, so that the row says it all."""
+    return incident.version == incident.control_version <= 2
+
+
+def _seen(incident: Incident, known: Reading | None) -> Seen:
+    """Return the newest observation by what was read; of what was not, the row knows when the newest trouble was seen."""
+    row = _row_seen(incident)
+    if row.certain or known is None or known.signal is None:
+        return row
+    read = known.signal
+    if row.at is not None and row.at > read.observed_at:
+        return row
+    return Seen(read.kind, read.observed_at, known.whole and known.version >= incident.version)
+
+
+async def _read_on(operator: AsyncOperator, incident: Incident, known: Reading | None) -> Reading:
+    """Return what the events say after those that are known; where there are too many of them, the newest ones."""
+    behind, first = known.version if known is not None else 0, max(0, incident.version - TAIL)
+    after = max(behind, first)
+    documents: list[Document] = []
+    version = after
+    async for event in operator.events(incident.incident_id, after=after, page=PAGE):
+        documents.append(event.document)
+        version = event.sequence
+        if version >= incident.version:
             break
-    return seen
+    whole = after == behind and (known is None or known.whole)
+    return Reading(version, signal(documents, known.signal if known is not None else None), whole)
 
 
 async def _in_state_since(operator: AsyncOperator, incident: Incident) -> datetime | None:

@@ -15,13 +15,14 @@ from pipeline.cli import looking
 from pipeline.cli.board import Looks
 from pipeline.cli.board_view import brief, view
 from pipeline.cli.calling import Api
-from pipeline.cli.looking import EVIDENCE, NEW, SEVERITY, STATE, Board, Standing, Wanted, Watcher
+from pipeline.cli.lifeline import Signal, signal
+from pipeline.cli.looking import EVIDENCE, NEW, SEVERITY, STATE, Board, Seen, Standing, Wanted, Watcher
 from pipeline.cli.session import Around, Invocation
 from pipeline.cli.target import Selection
 from pipeline.cli.terminal import CommandError, Screen
 from pipeline.clients.operator import AsyncOperator
 from pipeline.domain.transitions import HOLDS_KEY, State
-from tests.support.bodies import alarm_body
+from tests.support.bodies import alarm_body, candidate_body
 from tests.support.clock import NOW
 from tests.support.command_line import IMPATIENT, CommandLine
 from tests.support.network import BASE, Network
@@ -120,6 +121,47 @@ async def test_a_row_says_whether_it_still_fires_or_has_recovered_and_when_that_
     assert (over.kind, over.at) == ("recovery", NOW - timedelta(seconds=10))
     assert the(board, "checkout-5xx").evidence == 2
     assert "recovered 10s ago" in drawn(board)
+
+
+async def report(network: Network, kind: str, number: int) -> None:
+    """An alarm is reported about: F, it fired some minutes before 3:00; R, it had recovered by then."""
+    value, at = ("OK", "03:00") if kind == "R" else ("ALARM", f"02:5{number}")
+    body = alarm_body(value, event_id=f"e-{number}", timestamp=f"2026-01-31T{at}:00.000+0000")
+    applied(await network.world.offer(body, ALARMS))
+
+
+@pytest.mark.parametrize("order", ["FFR", "FRF", "RFF"])
+async def test_whatever_order_evidence_arrives_in_a_row_says_what_the_whole_history_does(order: str) -> None:
+    network, watcher = Network(), Watcher(Wanted())
+    board: Board | None = None
+    for number, kind in enumerate(f"F{order}"):
+        await report(network, kind, number)
+        # Who looks all the time reads only what came since.
+        board = await looked(network, board, watcher)
+    (identity,) = network.world.store.incidents
+    history = [document async for document in network.world.store.history(identity)]
+    assert signal(history) == Signal("recovery", NOW, "cloudwatch:checkout-5xx")
+    for one in (board, await looked(network)):
+        assert one is not None
+        assert [standing.seen for standing in one.standings] == [Seen("recovery", NOW, True)]
+
+
+async def test_where_not_all_was_read_a_row_says_what_it_knows_and_that_it_may_be_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = Network()
+    for number, kind in enumerate("FRFF"):
+        await report(network, kind, number)
+    # Too long a history to read the whole of it: the recovery is not among its last events.
+    monkeypatch.setattr(looking, "TAIL", 2)
+    board = await looked(network)
+    fired = NOW - timedelta(minutes=7)
+    assert [one.seen for one in board.standings] == [Seen("firing", fired, False)]
+    assert board.to_document()["incidents"][0]["lastEvidence"]["certain"] is False
+    assert "firing 7m ago?" in drawn(board)
+    # Nothing read at all, as where many incidents wait for it.
+    monkeypatch.setattr(looking, "LOOKUPS_MAX", 0)
+    assert [one.seen for one in (await looked(network)).standings] == [Seen("firing", fired, False)]
 
 
 async def test_what_is_known_is_not_asked_again() -> None:
@@ -298,8 +340,31 @@ async def test_a_title_from_outside_moves_no_cursor() -> None:
 
 
 def test_an_age_has_two_units_at_most() -> None:
-    ages = {5: "5s", 65: "1m5s", 3600: "1h", 3700: "1h1m", 90_000: "1d1h", -3: "0s"}
+    ages = {
+        30 * 86_400: "30d",
+        4607 * 86_400 + 7200: "4607d",
+        29 * 86_400 + 7200: "29d2h",
+        5: "5s",
+        65: "1m5s",
+        3600: "1h",
+        3700: "1h1m",
+        90_000: "1d1h",
+        -3: "0s",
+    }
     assert {seconds: brief(NOW - timedelta(seconds=seconds), NOW) for seconds in ages} == ages
+
+
+async def test_a_row_counts_what_was_seen_as_a_list_does() -> None:
+    network = Network()
+    for number in range(3):
+        applied(await network.world.offer(candidate_body(idempotencyKey=f"k{number}")))
+    board = await looked(network)
+    (row,) = board.standings
+    assert (row.evidence, row.detections) == (0, 3)
+    assert "×3" in drawn(board)
+    head, line = (line for line in drawn(board, 140).splitlines() if " seen" in line or "checkout" in line)
+    assert line[: head.index("seen") + len("seen")].endswith(" 3")
+    assert board.to_document()["incidents"][0]["detections"] == 3
 
 
 def test_one_look_is_printed_for_people_and_is_one_document_for_programs() -> None:

@@ -199,6 +199,15 @@ def test_an_alarm_that_recovered_is_seen_to_have(opx: CommandLine) -> None:
     assert "recovery seen" in opx("open", one, people=True).out
 
 
+def test_a_length_over_a_month_is_told_in_days_alone() -> None:
+    for days, told in ((29, "seen 29 d 7 h ago"), (30, "seen 30 d ago"), (4607, "seen 4607 d ago")):
+        found = signal([observed("firing", 0)])
+        assert found is not None
+        assert told in found.told(NOW + timedelta(days=days, hours=7)).plain
+    lived = stays([observed("firing", 0)])
+    assert life_line(lived, NOW + timedelta(days=31, hours=7)).plain == "OPEN for 31 d"
+
+
 def test_states_are_told_with_how_long_they_lasted() -> None:
     moments = (("PENDING", 0), ("PENDING", 1), ("OPEN", 90), ("MITIGATING", 90))
     events = [{"newState": state, "timestamp": format_time(NOW + timedelta(minutes=at))} for state, at in moments]
