@@ -15,9 +15,9 @@ from rich.text import Text
 from pipeline.cli.calling import Api
 from pipeline.cli.session import Invocation
 from pipeline.cli.tables import timeline_table
-from pipeline.cli.telling import short
+from pipeline.cli.telling import short, who_may
 from pipeline.cli.terminal import REFUSED, CommandError, cell, state_cell
-from pipeline.clients.answers import ApiRefused, ApiUnavailable, Outcome
+from pipeline.clients.answers import ApiRefused, ApiUnavailable, Outcome, Problem
 from pipeline.clients.calls import WriteOptions
 from pipeline.clients.operator import AsyncOperator
 from pipeline.domain.canonical import Document, normalise
@@ -110,10 +110,24 @@ FIRST_KEY_ROOM: Final = len(first_key(""))
 Consent = Callable[[str, State], bool]
 
 
+class HalfDone(ApiRefused):
+    """The first of two steps is stored, the second was refused: somebody was faster, or the registry has changed."""
+
+    def __init__(self, first: Outcome, problem: Problem) -> None:
+        super().__init__(problem)
+        self.first = first
+
+    def told(self, refusal: str) -> str:
+        event = "" if self.first.last_sequence is None else f"event {self.first.last_sequence}, "
+        return f"now {self.first.state} ({event}stored); the second step was refused: {refusal}"
+
+
 async def lead(api: Api, step: Step, incident: str, terms: Terms, consent: Consent) -> list[Outcome]:
     """Lead an incident to a state; in two steps where that is what it takes and `consent` says yes.
 
-    A repetition under the same key goes the same way: what was begun in two steps is finished in two.
+    Nothing is written where the second step could not be taken. Raises `HalfDone` where it is refused all the same.
+    A repetition under the same key goes the same way: what was begun in two steps is finished in two. A dry run needs no
+    consent; its second outcome is told by the table, as the API can't decide on what its first has not done.
     """
     halfway = await _begun(api, step, terms) or await _offered(api, step, incident, terms, consent)
     if halfway is None:
@@ -122,17 +136,26 @@ async def lead(api: Api, step: Step, incident: str, terms: Terms, consent: Conse
     try:
         first = await step.write(halfway)(api.operator, incident, terms.options(api, first_key(key)))
         if terms.dry_run:
-            return [first]
+            return [first, _expected(first, step)]
         then = replace(terms, expect=first.control_version if terms.expect is not None else None)
-        return [first, await step.write()(api.operator, incident, then.options(api))]
+        try:
+            return [first, await step.write()(api.operator, incident, then.options(api))]
+        except ApiRefused as error:
+            raise HalfDone(first, error.problem) from error
     except ApiUnavailable as error:
         # Whichever step it was: what makes another try safe is the key of the whole.
         raise ApiUnavailable("two steps", error.why, error.attempts, key) from error
 
 
+def _expected(first: Outcome, step: Step) -> Outcome:
+    """Return what the second step would come to, once the first is stored."""
+    told = {"dryRun": True, "answer": Answer.APPLIED.value, "operation": first.operation, "incidentId": first.incident_id}
+    return Outcome.of(told | {"state": step.target.value, "follows": first.state})
+
+
 async def _begun(api: Api, step: Step, terms: Terms) -> State | None:
     """Return the state in between where an earlier run under the same key has gone that way."""
-    if not terms.named or await api.operator.receipt(first_key(terms.key or "")) is None:
+    if terms.dry_run or not terms.named or await api.operator.receipt(first_key(terms.key or "")) is None:
         return None
     return next(row.source for row in TRANSITIONS if row.target is step.target)
 
@@ -149,9 +172,26 @@ async def _offered(api: Api, step: Step, incident: str, terms: Terms, consent: C
         halfway = between(state, step.target) if error.problem.code == Code.TRANSITION_ILLEGAL else None
         if halfway is None:
             return None
-        if not consent(str(state), halfway):
+        problem = _hindrance(step, halfway, terms, error.problem)
+        if problem is not None:
+            raise ApiRefused(problem) from None
+        if not terms.dry_run and not consent(str(state), halfway):
             raise
         return halfway
+    return None
+
+
+def _hindrance(step: Step, halfway: State, terms: Terms, now: Problem) -> Problem | None:
+    """Return why the second step would be refused, as the table has it; None where it can be taken."""
+    row = transition(halfway, step.target)
+    way = f"the second of two steps, {halfway} → {step.target}"
+    if row is None or terms.authority not in row.authorities:
+        needed = " or ".join(sorted(row.authorities)) if row is not None else "another"
+        detail = f"{way} needs {needed} authority; neither was taken."
+        return replace(now, status=403, code=Code.TRANSITION_AUTHORITY.value, detail=detail, next="")
+    if row.needs_reason and not (step.reason or "").strip():
+        detail = f"{way} needs a reason; neither was taken."
+        return replace(now, status=400, code=Code.REASON_MISSING.value, detail=detail, next="")
     return None
 
 
@@ -162,8 +202,8 @@ def document_of(outcome: Outcome) -> Document:
     return outcome.document | ({"replayed": True} if outcome.replayed else {})
 
 
-def tell(invocation: Invocation, outcomes: list[Outcome], target: State | None = None) -> None:
-    """Say what became of a write, or what would; `target`: where all of its steps lead."""
+def tell(invocation: Invocation, outcomes: list[Outcome], did: str = "") -> None:
+    """Say what became of a write, or what would; `did`: what was done, where that is not the state it led to."""
     screen = invocation.screen
     if screen.as_json:
         for outcome in outcomes:
@@ -171,15 +211,15 @@ def tell(invocation: Invocation, outcomes: list[Outcome], target: State | None =
         return
     last = outcomes[-1]
     if last.dry_run:
-        tell_dry(invocation, last, half_told(last, target))
+        tell_dry(invocation, outcomes)
         return
     for outcome in outcomes:
-        screen.say(line_of(outcome))
+        screen.say(line_of(outcome, did))
     screen.say(Text.assemble(("key ", "dim"), cell(last.idempotency_key, "dim")))
     screen.next(f"{invocation.opx} open {short(last.incident_id)}")
 
 
-def line_of(outcome: Outcome) -> Text:
+def line_of(outcome: Outcome, did: str = "") -> Text:
     """Return an outcome in one line."""
     line = Text.assemble((outcome.answer, "bold" if outcome.answer == Answer.UNCHANGED else "bold green"))
     if outcome.state is not None:
@@ -190,24 +230,27 @@ def line_of(outcome: Outcome) -> Text:
     return line + Text("  (answered before)" if outcome.replayed else "", style="dim")
 
 
-def half_told(outcome: Outcome, target: State | None) -> str:
-    """Return what a dry run leaves untold: it can't decide on what its first step has not done."""
-    return f"the first of two steps; then {target}" if outcome.dry_run and target not in (None, outcome.state) else ""
-
-
-def tell_dry(invocation: Invocation, outcome: Outcome, untold: str) -> None:
-    """Say what a write would do."""
-    screen = invocation.screen
-    if not outcome.events:
-        screen.say(f"Nothing would change: {outcome.answer}.")
+def tell_dry(invocation: Invocation, outcomes: list[Outcome]) -> None:
+    """Say what a write would do, in each of its steps."""
+    screen, (first, *more) = invocation.screen, outcomes
+    if not first.events:
+        screen.say(f"Nothing would change: {first.answer}.")
     else:
         timeline_table(
             screen,
-            [normalise(event) for event in outcome.events],
-            f"{outcome.answer}: these events would be stored",
+            [normalise(event) for event in first.events],
+            f"{first.answer}: these events would be stored",
             collapse=False,
         )
-    if untold:
-        screen.say(f"This is {untold}.")
+    for second in more:
+        screen.say(f"Then {second_told(first, second)}.")
     screen.say("A dry run: nothing was changed.", "dim")
     screen.next("the same command without --dry-run")
+
+
+def second_told(first: Outcome, second: Outcome) -> str:
+    """Return the second of two steps, and on whose authority."""
+    source, target = _known(first.state), _known(second.state)
+    row = None if source is None or target is None else transition(source, target)
+    by = f", by {who_may(row)}" if row is not None else ""
+    return f"{first.state} → {second.state}{by}, for the same reason: the second of two steps"

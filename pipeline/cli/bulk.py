@@ -11,7 +11,7 @@ from typing import Final
 
 from rich.text import Text
 
-from pipeline.cli.acting import FIRST_KEY_ROOM, Terms, between, half_told, has_way
+from pipeline.cli.acting import FIRST_KEY_ROOM, HalfDone, Terms, between, document_of, has_way
 from pipeline.cli.calling import after_refusal
 from pipeline.cli.finding import ID_CHARACTERS, PAGE
 from pipeline.cli.listing import nothing_found
@@ -19,7 +19,7 @@ from pipeline.cli.session import Invocation
 from pipeline.cli.tables import incidents_table
 from pipeline.cli.telling import read_incident, refusal_line, short
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, Column, CommandError, Meter, cell, state_cell
-from pipeline.clients.answers import ApiRefused, ApiUnavailable, Incident, Outcome
+from pipeline.clients.answers import ApiRefused, ApiUnavailable, Incident, Outcome, Problem
 from pipeline.clients.calls import Filters
 from pipeline.clients.operator import AsyncOperator
 from pipeline.domain.canonical import Document
@@ -34,7 +34,10 @@ Act = Callable[[str, str], Awaitable[list[Outcome]]]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one incident. `outcome`: an answer of the API, or refused, failed, not-tried."""
+    """What became of one incident. `outcome`: an answer of the API, or refused, half-done, failed, not-tried.
+
+    `done`: the first of two steps, where the second was refused.
+    """
 
     incident: Incident
     key: str
@@ -43,11 +46,13 @@ class Result:
     code: str = ""
     detail: str = ""
     next: str = ""
+    done: Outcome | None = None
 
     def to_document(self) -> Document:
         facts = {"state": self.now, "code": self.code, "detail": self.detail, "next": self.next}
         told = {"incidentId": self.incident.incident_id, "outcome": self.outcome, "idempotencyKey": self.key}
-        return told | {name: value for name, value in facts.items() if value}
+        done = {} if self.done is None else {"done": [document_of(self.done)]}
+        return told | {name: value for name, value in facts.items() if value} | done
 
 
 async def matching(invocation: Invocation, operator: AsyncOperator, filters: Filters) -> list[Incident]:
@@ -92,7 +97,7 @@ def tell_matching(
     return DONE
 
 
-async def act_on(invocation: Invocation, found: list[Incident], act: Act, terms: Terms, target: State | None) -> int:
+async def act_on(invocation: Invocation, found: list[Incident], act: Act, terms: Terms) -> int:
     """Do it to each, some at once; say what became of each. Once the API gave no answer, nothing further is begun."""
     results: list[Result] = []
     key, dry_run = terms.key or "", terms.dry_run
@@ -101,11 +106,8 @@ async def act_on(invocation: Invocation, found: list[Incident], act: Act, terms:
     async def one(incident: Incident, meter: Meter) -> None:
         own = f"{key}.{incident.incident_id}"
         async with gate:
-            result = (
-                Result(incident, own, "not-tried")
-                if silent.is_set()
-                else await _tried(invocation, incident, act, own, target)
-            )
+            skipped = silent.is_set()
+            result = Result(incident, own, "not-tried") if skipped else await _tried(invocation, incident, act, own)
         if result.outcome == "failed":
             silent.set()
         results.append(result)
@@ -114,7 +116,7 @@ async def act_on(invocation: Invocation, found: list[Incident], act: Act, terms:
         meter.at(len(results))
 
     if not dry_run:
-        invocation.screen.notice(f"Should this break off: the same command with --key {key} is safe, and goes on.")
+        invocation.screen.notice(f"If this is interrupted, run it again with --key {key}: nothing is done twice.")
     with invocation.screen.progress("acting", len(found)) as meter:
         tasks = [asyncio.create_task(one(incident, meter)) for incident in found]
         try:
@@ -131,26 +133,38 @@ async def act_on(invocation: Invocation, found: list[Incident], act: Act, terms:
     return _tell(invocation, results, len(found), key, dry_run=dry_run)
 
 
-async def _tried(invocation: Invocation, incident: Incident, act: Act, key: str, target: State | None) -> Result:
+async def _tried(invocation: Invocation, incident: Incident, act: Act, key: str) -> Result:
     opx = invocation.opx
     try:
-        last = (await act(incident.incident_id, key))[-1]
+        outcomes = await act(incident.incident_id, key)
+    except HalfDone as error:
+        problem, first = error.problem, error.first
+        then = after_refusal(problem, opx)
+        now = first.state or incident.state
+        return Result(incident, key, "half-done", now, problem.code, error.told(_detail(problem)), then, first)
     except ApiRefused as error:
-        problem = error.problem
-        detail = refusal_line("", (f"{problem.field}: " if problem.field else "") + problem.detail).removeprefix(": ")
+        problem, detail = error.problem, _detail(error.problem)
         return Result(incident, key, "refused", incident.state, problem.code, detail, after_refusal(problem, opx))
     except ApiUnavailable as error:
         return Result(incident, key, "failed", "", "unavailable", error.why, f"{opx} receipt {key}")
     then = f"{opx} open {short(incident.incident_id)}"
-    more = half_told(last, target)
+    last = outcomes[-1]
+    way = " → ".join([incident.state, *(outcome.state or "?" for outcome in outcomes)])
+    more = f"in two steps: {way}" if last.dry_run and len(outcomes) > 1 else ""
     return Result(incident, key, last.answer, last.state or incident.state, detail=more, next=then)
 
 
+def _detail(problem: Problem) -> str:
+    return refusal_line("", (f"{problem.field}: " if problem.field else "") + problem.detail).removeprefix(": ")
+
+
 def _tell(invocation: Invocation, results: list[Result], total: int, key: str, *, dry_run: bool) -> int:
-    """Say what became of each, and return the exit code: 2 where any failed, else 1 where any was refused."""
-    counts = {name: sum(result.outcome == name for result in results) for name in ("refused", "failed", "not-tried")}
+    """Say what became of each, and return the exit code: 2 where any failed, else 1 where any step was refused."""
+    names = ("half-done", "refused", "failed", "not-tried")
+    counts = {name: sum(result.outcome == name for result in results) for name in names}
+    no = counts["refused"] + counts["half-done"]
     done = len(results) - sum(counts.values())
-    code = FAILED if counts["failed"] else REFUSED if counts["refused"] else DONE
+    code = FAILED if counts["failed"] else REFUSED if no else DONE
     if invocation.screen.as_json:
         return code
     screen = invocation.screen
@@ -171,7 +185,7 @@ def _tell(invocation: Invocation, results: list[Result], total: int, key: str, *
     )
     unfinished = left or counts["failed"] or counts["not-tried"]
     first = next(
-        (result for result in results if result.next and (result.outcome == "refused") == bool(counts["refused"])), None
+        (result for result in results if result.next and (result.outcome in ("refused", "half-done")) == bool(no)), None
     )
     again = [f"the same command with --key {key}"] if unfinished and not dry_run else []
     again += ["the same command with --yes instead of --dry-run"] if dry_run and done else []
@@ -180,7 +194,7 @@ def _tell(invocation: Invocation, results: list[Result], total: int, key: str, *
 
 
 def _row(result: Result, *, dry_run: bool) -> tuple[Text, ...]:
-    wrong = {"refused": "bold red", "failed": "bold red", "not-tried": "yellow"}.get(result.outcome)
+    wrong = {"refused": "bold red", "failed": "bold red", "half-done": "yellow", "not-tried": "yellow"}.get(result.outcome)
     outcome = result.outcome if wrong or not dry_run else f"would be {result.outcome}"
     why = f"{result.code}: {result.detail}" if result.code else result.detail
     return (

@@ -10,8 +10,8 @@ from typing import Annotated, Final
 import typer
 
 from pipeline.cli import bulk
-from pipeline.cli.acting import FIRST_KEY_ROOM, Consent, Step, Terms, Write, lead, tell
-from pipeline.cli.calling import Api
+from pipeline.cli.acting import FIRST_KEY_ROOM, Consent, HalfDone, Step, Terms, Write, document_of, lead, tell
+from pipeline.cli.calling import Api, refused
 from pipeline.cli.finding import identity_of
 from pipeline.cli.listing import CreatedFrom, CreatedTo, InState, OfService, OfSeverity, filters_of
 from pipeline.cli.session import Invocation, run
@@ -231,7 +231,12 @@ def _told(invocation: Invocation, verb: Verb, words: list[str], *, every: bool) 
 
 async def _act_on_one(invocation: Invocation, api: Api, order: Order, named: str) -> int:
     incident = await identity_of(api.operator, named, invocation.opx)
-    tell(invocation, await order.carry_out(api, incident, order.terms, asked(invocation, order)), order.leads_to)
+    try:
+        tell(invocation, await order.carry_out(api, incident, order.terms, asked(invocation, order)))
+    except HalfDone as error:
+        refusal = refused(error, invocation.opx, order.verb.name)
+        facts = refusal.facts | {"done": [document_of(error.first)]}
+        raise CommandError(error.told(refusal.message), refusal.then, REFUSED, facts) from None
     return DONE
 
 
@@ -239,11 +244,12 @@ def asked(invocation: Invocation, order: Order) -> Consent:
     """Return what asks whether two steps may be taken: the person, where --yes has not said so already."""
 
     def consent(state: str, halfway: State) -> bool:
-        way = f"{state} → {halfway} → {order.verb.target}"
-        told = f"It is {state}; {order.verb.name} takes two steps: {way}."
         if order.terms.yes:
             return True
-        answer = None if order.terms.dry_run or invocation.screen.as_json else invocation.around.ask(f"{told} Take both?")
+        way = f"{state} → {halfway} → {order.verb.target}"
+        told = f"It is {state}; {order.verb.name} takes two steps: {way}."
+        question = f"It is {state}. Take both steps, {way}?"
+        answer = None if invocation.screen.as_json else invocation.around.ask(question)
         facts = {"code": Code.TRANSITION_ILLEGAL.value, "state": state}
         if answer is None:
             raise CommandError(told, "the same command with --yes, which takes both", REFUSED, facts)
@@ -263,4 +269,4 @@ async def _act_on_all(invocation: Invocation, api: Api, order: Order, filters: F
     async def act(incident: str, key: str) -> list[Outcome]:
         return await order.carry_out(api, incident, replace(terms, key=key), lambda *_: True)
 
-    return await bulk.act_on(invocation, found, act, terms, order.leads_to)
+    return await bulk.act_on(invocation, found, act, terms)

@@ -19,7 +19,9 @@ from pipeline.cli.target import Selection
 from pipeline.cli.terminal import Screen
 from pipeline.clients.operator import AsyncOperator, Patience
 from pipeline.domain.canonical import Document
+from tests.support.http import Heard
 from tests.support.network import BASE, Network
+from tests.support.registry import OPERATOR, PORTAL
 
 IMPATIENT: Final = Patience(within_s=2.0, attempt_s=2.0, pause_s=0.001, pause_s_max=0.002)
 
@@ -84,6 +86,30 @@ class CommandLine:
     def pending(self, key: str, **fields: Any) -> str:
         """Return the id of an incident that waits at the gate."""
         return asyncio.run(self.network.world.opened(dedupKey=key, confidence=0.1, **fields))
+
+    def by_portal(self) -> None:
+        """From here on writes are a program's that may claim both authorities; what is read is the operator's."""
+        call = self.network.world.call
+
+        async def heard(method: str, target: str, body: Any = None, **headers: Any) -> Heard:
+            reads = method == "GET" and target.startswith("/incidents")
+            return await call(method, target, body, OPERATOR if reads else PORTAL, **headers)
+
+        self.network.world.call = heard  # type: ignore[method-assign,assignment]
+
+    def overtaken(self, incident: str, key: str, *states: str) -> None:
+        """Let somebody else take an incident to `states` just before the write under `key` arrives."""
+        carry = self.network.carry
+
+        async def later(request: httpx.Request) -> httpx.Response:
+            if request.headers.get("Idempotency-Key") == key and "dryRun" not in str(request.url):
+                for state in states:
+                    body = {"newState": state, "reason": "I was faster", "authority": "HUMAN"}
+                    path = f"/incidents/{incident}/state"
+                    await self.network.world.call("PATCH", path, body, Idempotency_Key=f"fast-{state}")
+            return await carry(request)
+
+        self.network.carry = later  # type: ignore[method-assign]
 
     def events(self, incident: str | None = None) -> list[Document]:
         """Return the stored events, of one incident or of all: what was done, whatever was said."""

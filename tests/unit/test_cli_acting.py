@@ -162,11 +162,10 @@ def test_resolving_what_is_open_is_refused_where_nobody_can_be_asked(opx: Comman
     assert opx("resolve", one, "--reason", "over", people=True).code == REFUSED
     assert opx.asked != []
     opx.answer = True
-    for more in ([], ["--dry-run"]):
-        # A program is never asked, whoever sits there.
-        ran = opx("resolve", one, "--reason", "over", *more)
-        assert (ran.code, ran.error["code"]) == (REFUSED, "transition-illegal")
-        assert ran.next == "the same command with --yes, which takes both"
+    # A program is never asked, whoever sits there.
+    ran = opx("resolve", one, "--reason", "over")
+    assert (ran.code, ran.error["code"]) == (REFUSED, "transition-illegal")
+    assert ran.next == "the same command with --yes, which takes both"
     assert opx.kinds(one)[2:] == []
 
 
@@ -178,7 +177,9 @@ def test_resolving_what_is_open_takes_both_steps_when_the_person_says_so(
     ran = opx("resolve", one, "--reason", "over", people=True)
     assert (ran.code, opx.kinds(one)[2:]) == (code, kinds)
     assert answer or ran.err.endswith("Next: the same command with --yes\n")
-    assert opx.asked == ["It is OPEN; resolve takes two steps: OPEN → MITIGATING → RESOLVED. Take both?"]
+    assert opx.asked == ["It is OPEN. Take both steps, OPEN → MITIGATING → RESOLVED?"]
+    # With what `ask` puts behind it, it stays one line of a narrow terminal.
+    assert len(f"{opx.asked[0]} [y/N] y") < 80
 
 
 def test_with_yes_nobody_is_asked_and_both_outcomes_are_told(opx: CommandLine) -> None:
@@ -195,6 +196,41 @@ def test_what_is_mitigating_is_resolved_in_one_step_without_a_question(opx: Comm
     opx("mitigate", one)
     assert len(opx("resolve", one, "--reason", "over").lines) == 1
     assert opx.asked == []
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_no_step_is_taken_where_the_second_needs_another_authority(opx: CommandLine, dry_run: list[str]) -> None:
+    one = opx.declared()
+    opx.by_portal()
+    ran = opx("resolve", one, "--reason", "over", "--as", "system", "--yes", *dry_run)
+    assert (ran.code, ran.out, ran.error["code"], ran.error["state"]) == (REFUSED, "", "transition-authority", "OPEN")
+    assert "MITIGATING → RESOLVED needs HUMAN authority" in ran.error["error"]
+    assert ran.next == "the same command with --as HUMAN"
+    assert opx.kinds(one)[2:] == []
+
+
+def test_a_second_step_that_is_refused_hides_no_first_one(opx: CommandLine) -> None:
+    one = opx.declared()
+    opx.overtaken(one, "both", "RESOLVED")
+    ran = opx("resolve", one, "--reason", "over", "--yes", "--key", "both", "--expect", "2")
+    assert (ran.code, ran.out, ran.error["code"]) == (REFUSED, "", "version-stale")
+    assert [(done["state"], done["firstSequence"]) for done in ran.error["done"]] == [("MITIGATING", 3)]
+    assert "now MITIGATING (event 3, stored); the second step was refused: version-stale" in ran.error["error"]
+    assert ran.next == f"opx open {one[:8]}"
+
+
+@pytest.mark.parametrize("consent", [[], ["--yes"]])
+def test_a_dry_run_of_two_steps_tells_both_and_asks_nobody(opx: CommandLine, consent: list[str]) -> None:
+    one = opx.declared()
+    command = ["resolve", one, "--reason", "over", "--dry-run", *consent]
+    ran, shown = opx(*command), opx(*command, people=True)
+    assert (ran.code, shown.code, opx.asked, opx.kinds(one)[2:]) == (DONE, DONE, [], [])
+    assert [(line["state"], line["dryRun"]) for line in ran.lines] == [("MITIGATING", True), ("RESOLVED", True)]
+    assert ran.lines[1]["follows"] == "MITIGATING"
+    assert "MitigationStarted" in shown.out
+    assert "Then MITIGATING → RESOLVED, by HUMAN" in shown.out
+    assert "Nothing would change" not in shown.out
+    assert "Next: the same command without --dry-run" in shown.out
 
 
 @pytest.mark.parametrize("expect", [[], ["--expect", "2"]])

@@ -117,11 +117,11 @@ def test_a_dry_run_tells_each_outcome_and_changes_nothing(opx: CommandLine) -> N
     assert told == {
         ids[0]: ("applied", "RESOLVED", True),
         ids[1]: ("refused", "CANCELLED", True),
-        ids[2]: ("applied", "MITIGATING", True),
+        ids[2]: ("applied", "RESOLVED", True),
     }
     assert (ran.code, shown.code) == (REFUSED, REFUSED)
     assert "would be applied" in shown.out
-    assert "the first of two steps; then RESOLVED" in shown.out
+    assert "in two steps: OPEN → MITIGATING → RESOLVED" in shown.out
     assert "3 incidents: 2 would be done, 1 refused. A dry run." in shown.out
 
 
@@ -136,6 +136,29 @@ def test_a_refusal_of_one_stops_no_other_and_ends_with_exit_1(opx: CommandLine) 
     shown = opx("note", "x", "--as", "system", *ALL, "--yes", people=True)
     assert "6 incidents: 0 done, 6 refused." in shown.out
     assert shown.code == REFUSED
+
+
+def test_of_many_none_takes_a_step_whose_second_needs_another_authority(opx: CommandLine) -> None:
+    ids = several(opx, 2)
+    opx.by_portal()
+    ran = opx("resolve", *ALL, "--reason", "r", "--as", "system", "--yes")
+    assert (ran.code, {line["code"] for line in ran.lines}) == (REFUSED, {"transition-authority"})
+    assert {line["state"] for line in ran.lines} == {"OPEN"}
+    assert [opx.kinds(one)[-1] for one in ids] == ["IncidentOpened"] * 2
+
+
+def test_what_is_half_done_is_told_with_the_state_after_and_counted_apart(opx: CommandLine) -> None:
+    ids = several(opx, 2)
+    opx.overtaken(ids[0], f"base.{ids[0]}", "RESOLVED", "CLOSED")
+    command = ["resolve", *ALL, "--reason", "r", "--yes", "--key", "base"]
+    ran, shown = opx(*command), opx(*command, people=True, width=200)
+    told = {line["incidentId"]: line for line in ran.lines}
+    assert (ran.code, told[ids[1]]["outcome"]) == (REFUSED, "applied")
+    half = told[ids[0]]
+    assert (half["outcome"], half["state"], half["code"]) == ("half-done", "MITIGATING", "transition-illegal")
+    assert [done["state"] for done in half["done"]] == ["MITIGATING"]
+    assert "now MITIGATING (event 3, stored); the second step was refused" in shown.out
+    assert "2 incidents: 1 done, 1 half done." in shown.out
 
 
 def test_without_an_answer_nothing_further_is_begun_and_the_exit_code_is_2(opx: CommandLine) -> None:
