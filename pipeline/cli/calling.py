@@ -17,7 +17,7 @@ from pipeline.cli.terminal import REFUSED, CommandError
 from pipeline.clients.answers import ApiRefused, ApiUnavailable, Problem
 from pipeline.clients.operator import AsyncOperator
 from pipeline.domain.errors import MEANINGS, Code, HttpCode, Unavailable
-from pipeline.domain.transitions import AuthorityType
+from pipeline.domain.transitions import UNPROMOTED, AuthorityType
 from pipeline.local.environment import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 
 
@@ -82,6 +82,9 @@ def after_refusal(problem: Problem, opx: str, command: str = "") -> str:
             return f"{again} with another incident as the target"
         case Code.PRINCIPAL_UNKNOWN | Code.OPERATION_NOT_GRANTED:
             return f"{opx} authority add --help, and deploy"
+        case Code.TRANSITION_ILLEGAL if incident is not None and problem.state in UNPROMOTED:
+            one = short(incident)
+            return f"{opx} promote {one} --reason TEXT, or {opx} dismiss {one} --reason TEXT"
         case Code.TRANSITION_ILLEGAL | Code.SEVERITY_FROZEN | Code.VERSION_STALE if incident is not None:
             return f"{opx} open {short(incident)}"
         case Code.INCIDENT_UNKNOWN:

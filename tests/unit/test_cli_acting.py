@@ -84,6 +84,14 @@ def test_a_refusal_is_told_with_its_code_the_next_command_and_exit_1(
     assert shown.err.splitlines()[-1].startswith("Next: ")
 
 
+@pytest.mark.parametrize("verb", ["mitigate", "resolve", "close", "cancel"])
+def test_what_waits_at_the_gate_is_promoted_or_dismissed_next(opx: CommandLine, verb: str) -> None:
+    one = opx.pending("waiting")
+    ran = opx(verb, one, "--reason", "x", "--yes")
+    assert (ran.code, ran.error["code"]) == (REFUSED, "transition-illegal")
+    assert ran.next == f"opx promote {one[:8]} --reason TEXT, or opx dismiss {one[:8]} --reason TEXT"
+
+
 def test_a_repeated_command_is_answered_again_and_a_reused_key_refused(opx: CommandLine) -> None:
     one = opx.declared()
     first = opx("note", one, "once", "--key", "k-1").lines[0]
