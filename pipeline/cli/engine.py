@@ -1,5 +1,6 @@
 """`opx up` and `opx down`: the local engine, with the stack deployed into it. A person's `up` outlives its command."""
 
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated
@@ -104,4 +105,6 @@ def _say_where(invocation: Invocation, target: Target, reused: bool, config: Pat
         ],
     )
     opx = invocation.opx
-    screen.next(f"{opx} send FILE", f"{opx} tail", f"{opx} status", f"{opx} down")
+    # As after the first installation: the next commands would not be found.
+    first = ["source .venv/bin/activate"] if shutil.which("opx") is None else []
+    screen.next(*first, f"{opx} send FILE", f"{opx} tail", f"{opx} status", f"{opx} down")

@@ -12,7 +12,7 @@ from pipeline.cli.terminal import DONE, safe, time_of
 from pipeline.clients.answers import Incident
 from pipeline.clients.calls import Filters
 from pipeline.clients.operator import AsyncOperator
-from pipeline.domain.transitions import Severity, State
+from pipeline.domain.transitions import HOLDS_KEY, Severity, State
 
 LIMIT_MAX: Final = 10_000
 
@@ -56,10 +56,15 @@ def list_(
         if more:
             screen.notice(f"Only the newest {limit} are shown; there are more (--limit N, at most {LIMIT_MAX}).")
         if found:
-            screen.next(f"{invocation.opx} open {short(found[0].incident_id)}")
+            screen.next(f"{invocation.opx} open {short(_first_to_open(found).incident_id)}")
         return DONE
 
     run(context, work)
+
+
+def _first_to_open(found: list[Incident]) -> Incident:
+    """Return the most severe that is not over, the newest of equals; where all are over, the newest of all."""
+    return min(found, key=lambda one: (one.state not in HOLDS_KEY, one.severity if one.state in HOLDS_KEY else ""))
 
 
 async def newest(operator: AsyncOperator, filters: Filters, limit: int) -> tuple[list[Incident], bool]:

@@ -72,11 +72,18 @@ async def _held(session: Session) -> Held:
         return Held(unread=str(error))
 
 
+def _sent_to(session: Session) -> dict[str, str | None]:
+    """Return the URLs that people and programs send to; None where the stack says none."""
+    outputs = session.target.outputs
+    return {"candidates": outputs.get("CandidatesQueueUrl"), "commands": outputs.get("CommandsQueueUrl")}
+
+
 def _record(session: Session, queues: dict[str, Depth], states: list[StateCount], held: Held) -> Document:
     return {
         "target": session.target.name,
         "endpoint": session.target.endpoint_url,
         "api": session.target.api_url,
+        **{f"{name}QueueUrl": url for name, url in _sent_to(session).items()},
         "region": session.target.region,
         "version": session.target.outputs.get("Version"),
         "queues": {
@@ -93,7 +100,8 @@ def _show(invocation: Invocation, session: Session, queues: dict[str, Depth], st
     screen, target = invocation.screen, session.target
     where = target.endpoint_url or f"region {target.region}"
     key_values(screen, [("target", f"{target.name} ({where}), version {target.outputs.get('Version', 'unknown')}")])
-    key_values(screen, [("api", target.api_url)])
+    urls = {name: url for name, url in _sent_to(session).items() if url is not None}
+    key_values(screen, {"api": target.api_url, **urls}.items())
     counted = [item for item in states if item.count]
     line = (
         Text("  ").join(Text.assemble(state_cell(item.state), f" {item}") for item in counted) if counted else Text("none")

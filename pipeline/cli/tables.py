@@ -29,7 +29,8 @@ def incidents_table(screen: Screen, found: tuple[Incident, ...], title: str = ""
         Column("state"),
         Column("sev"),
         Column("service", floor=SERVICE_CHARACTERS_MIN, cap=SERVICE_CHARACTERS_MAX),
-        Column("title", wrap=True, floor=TITLE_CHARACTERS_MIN),
+        # Cut where there is no room for it: `opx open` shows the whole of it.
+        Column("title", floor=TITLE_CHARACTERS_MIN),
         Column("seen", right=True),
         *([Column("evidence", right=True)] if wide else []),
         Column("created (UTC)" if wide else "created"),

@@ -66,6 +66,19 @@ def test_a_list_for_people_is_a_table_that_ends_with_the_next_command(opx: Comma
     assert "OPEN" in shown
 
 
+def test_a_list_leads_to_the_most_severe_that_is_not_over(opx: CommandLine) -> None:
+    ids = {}
+    for key, severity in (("over", "SEV1"), ("worst", "SEV2"), ("newest", "SEV3")):
+        opx.network.world.clock.jump(timedelta(seconds=1))
+        ids[key] = opx.declared(severity=severity, title=key)
+    assert opx("list", people=True).out.splitlines()[-1] == f"Next: opx open {ids['over'][:8]}"
+    opx("cancel", ids["over"], "--reason", "a test")
+    assert opx("list", people=True).out.splitlines()[-1] == f"Next: opx open {ids['worst'][:8]}"
+    for key in ("worst", "newest"):
+        opx("cancel", ids[key], "--reason", "a test")
+    assert opx("list", people=True).out.splitlines()[-1] == f"Next: opx open {ids['newest'][:8]}"
+
+
 def test_a_filter_without_a_hit_is_named(opx: CommandLine) -> None:
     assert nothing_found({}) == "There are no incidents."
     assert nothing_found({"state": "RESOLVED"}) == "No incident is RESOLVED."

@@ -105,6 +105,15 @@ def test_a_long_service_leaves_room_for_title_and_date() -> None:
     assert max(len(line.rstrip()) for line in lines(screen)) <= 80
 
 
+def test_a_long_title_ends_with_an_ellipsis_and_takes_one_line() -> None:
+    screen = narrow()
+    incidents_table(screen, (incident_in(State.OPEN).model_copy(update={"title": f"5xx of {'x' * 80} in europe"}),))
+    row, after = lines(screen)[2:4]
+    assert "5xx of x" in row
+    assert "x…" in row
+    assert after.strip() == ""
+
+
 def test_detections_are_shown_beside_the_evidence() -> None:
     changes = [change("created"), change("opened")]
     incident = advance(None, INCIDENT_ID, changes, NOW + timedelta(seconds=1))[1]
