@@ -1,4 +1,4 @@
-"""A detector: `pip install ".[clients]"` in a clone, then `python detector.py QUEUE_URL 0.9` tells of a disk over 90 % full."""
+"""A detector: `pip install ".[clients]"` in a clone, then `python detector.py QUEUE_URL 0.9` tells of a disk over 90 %."""
 
 import shutil
 import sys
