@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,14 +17,18 @@ from typing import Annotated, BinaryIO, Final
 import typer
 
 from pipeline.cli.checkpoint import Checkpoint, Progress
+from pipeline.cli.leads import Source, leads
+from pipeline.cli.messages import Mappings
 from pipeline.cli.outbox import Line, Outgoing, Queue, Unsendable, addressed, read_body, read_lines, shuffled
 from pipeline.cli.rebase import days_to_now, newest_time, rebased
-from pipeline.cli.sending import Sent, SqsOutbox, send_all
+from pipeline.cli.sending import Acknowledged, Sent, SqsOutbox, send_all
 from pipeline.cli.session import Invocation, open_session, run
 from pipeline.cli.settling import Settled, rejected_so_far, settle
 from pipeline.cli.target import Target
 from pipeline.cli.terminal import DONE, REFUSED, CommandError, Meter, Screen, key_values
+from pipeline.domain.canonical import Document
 from pipeline.domain.errors import Unavailable
+from pipeline.runtime import shipped
 
 SPOOL_BYTES: Final = 16 * 1024 * 1024
 QUEUE_OUTPUTS: Final = {
@@ -37,13 +41,17 @@ QUEUE_OUTPUTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be sent, and how. `wait`: until it is worked off; None means only on the local engine."""
+    """What is to be sent, and how. `wait`: until it is worked off; None means only on the local engine.
+
+    `file`: its name, where it can be read again.
+    """
 
     queue: Queue = Queue.CANDIDATES
     rebase: bool = False
     shuffle: int | None = None
     resume: bool = True
     wait: bool | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,8 @@ def send(
 
     Example: opx send tests/data/cloudwatch_alarms.jsonl --rebase-to-now
     """
-    order = Order(queue, rebase, shuffle, resume, wait)
+    again = file if file not in (None, "-") and Path(str(file)).is_file() else None
+    order = Order(queue, rebase, shuffle, resume, wait, again)
 
     async def work(invocation: Invocation) -> int:
         with _input(file, json_body) as source:
@@ -222,7 +231,7 @@ def _report(
     settled: Settled | None,
 ) -> int:
     screen, progress = invocation.screen, sent.progress
-    facts = {
+    facts: Document = {
         "queue": order.queue.value,
         "messages": recording.count,
         "sent": progress.sent - start.sent,
@@ -232,6 +241,9 @@ def _report(
         "seconds": round(seconds, 3),
         "movedByDays": progress.days or 0,
     }
+    # Of many nobody asks after each, and the ids of a part would pass for all.
+    named = sent.acknowledged if facts["sent"] == len(sent.acknowledged) else ()
+    facts |= {"messageIds": [one.message_id for one in named]} if named else {}
     refused = [{"line": item.number, "why": item.why} for item in sent.refused]
     if settled is not None:
         facts |= {
@@ -242,14 +254,18 @@ def _report(
     if screen.as_json:
         screen.record(facts | {"refused": refused})
     else:
-        _tell(screen, facts, sent)
+        _tell(screen, facts, sent, named)
     rejected = settled is not None and settled.rejected > 0
-    screen.next(f"{invocation.opx} {'rejected' if rejected else 'list'}", f"{invocation.opx} status")
+    source = Source(order.queue, order.file, progress.days or 0)
+    mappings = Mappings(shipped.alarm_mappings(None), shipped.alert_mapping(None))
+    asking = leads(named, source, mappings, invocation.opx)
+    screen.next(*asking, f"{invocation.opx} {'rejected' if rejected else 'list'}", f"{invocation.opx} status")
     return REFUSED if sent.failed or rejected else DONE
 
 
-def _tell(screen: Screen, facts: Mapping[str, object], sent: Sent) -> None:
+def _tell(screen: Screen, facts: Mapping[str, object], sent: Sent, named: Sequence[Acknowledged]) -> None:
     shown = [("sent", f"{counted(facts['sent'])}, {facts['bytes']} bytes, to {facts['queue']} in {facts['seconds']} s")]
+    shown += [("id" if len(named) == 1 else f"id of line {one.number}", one.message_id) for one in named]
     if facts["sentBefore"]:
         shown.append(("before", f"{facts['sentBefore']} messages, by the run that was broken off"))
     if facts["movedByDays"]:

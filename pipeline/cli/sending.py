@@ -4,7 +4,7 @@ Raises `Unavailable` where the queue can't be reached; then the checkpoint says 
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,15 +18,29 @@ ATTEMPTS_MAX: Final = 8
 WAIT_S: Final = 0.1
 WAIT_S_MAX: Final = 5.0
 NAMED_MAX: Final = 20
+ACKNOWLEDGED_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A message as a queue took it, and the id that the queue gave it."""
+
+    number: int
+    body: str
+    message_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of a file. `refused` names the first few messages that no queue took; `failed` counts them all."""
+    """What became of a file. `refused` names the first few messages that no queue took; `failed` counts them all.
+
+    `acknowledged` are the first few that one did, of this run.
+    """
 
     progress: Progress
     failed: int = 0
     refused: tuple[Unsendable, ...] = ()
+    acknowledged: tuple[Acknowledged, ...] = ()
 
 
 class SqsOutbox:
@@ -35,6 +49,8 @@ class SqsOutbox:
     def __init__(self, sqs: Any, queue_url: str) -> None:
         self.sqs = sqs
         self.queue_url = queue_url
+        # The first few; a recording may have millions.
+        self.acknowledged: list[Acknowledged] = []
 
     async def send(self, batch: Sequence[Outgoing]) -> tuple[Unsendable, ...]:
         """Send one batch until each entry is acknowledged or refused for good; return the refused ones."""
@@ -46,6 +62,7 @@ class SqsOutbox:
                 answer = await self.sqs.send_message_batch(
                     QueueUrl=self.queue_url, Entries=[_entry(key, message) for key, message in waiting.items()]
                 )
+            self._keep(answer.get("Successful", ()), waiting)
             failed = {entry["Id"]: entry for entry in answer.get("Failed", ())}
             refused += [
                 Unsendable(waiting[key].number, f"{entry['Code']}: {entry.get('Message', '')}")
@@ -58,6 +75,11 @@ class SqsOutbox:
             reason = next(iter(failed[key].get("Code", "") for key in waiting))
             await asyncio.sleep(min(WAIT_S_MAX, WAIT_S * 2**attempt))
         raise Unavailable(f"the queue did not take {len(waiting)} messages in {ATTEMPTS_MAX} attempts ({reason})")
+
+    def _keep(self, entries: Iterable[Mapping[str, str]], sent: Mapping[str, Outgoing]) -> None:
+        room = ACKNOWLEDGED_MAX - len(self.acknowledged)
+        taken = [(sent[entry["Id"]], entry["MessageId"]) for entry in entries if "MessageId" in entry][:room]
+        self.acknowledged += [Acknowledged(message.number, message.body, given) for message, given in taken]
 
 
 def _entry(key: str, message: Outgoing) -> dict[str, str]:
@@ -94,7 +116,8 @@ async def send_all(
         meter.at(progress.position)
     if checkpoint is not None:
         checkpoint.remove()
-    return Sent(progress, failed, tuple(sorted(refused, key=lambda item: item.number)))
+    taken = tuple(sorted(outbox.acknowledged, key=lambda item: item.number))
+    return Sent(progress, failed, tuple(sorted(refused, key=lambda item: item.number)), taken)
 
 
 def _behind(items: Iterable[Outgoing | Unsendable], position: int) -> Iterable[Outgoing | Unsendable]:
