@@ -79,20 +79,21 @@ class Step:
 
 def between(state: str | None, target: State | None) -> State | None:
     """Return the one state by which an incident in `state` gets to `target` in two steps, where that is the only way."""
-    source, ways = _known(state), {row.source for row in TRANSITIONS if row.target is target}
+    source, ways = known_state(state), {row.source for row in TRANSITIONS if row.target is target}
     if source is None or len(ways) != 1:
         return None
     halfway = ways.pop()
     return halfway if transition(source, halfway) is not None else None
 
 
-def has_way(state: str, target: State) -> bool:
-    """True where the table leads from `state` to `target`; of a state that it doesn't know the API has to say."""
-    source = _known(state)
-    return source is None or transition(source, target) is not None
+def sources_of(target: State, *, in_two: bool) -> frozenset[State]:
+    """Return the states that the table leads to `target` from; with `in_two` also those that get there in two steps."""
+    direct = {row.source for row in TRANSITIONS if row.target is target}
+    return frozenset(direct | {state for state in State if in_two and between(state, target) is not None})
 
 
-def _known(state: str | None) -> State | None:
+def known_state(state: str | None) -> State | None:
+    """Return a state of the table; None for one of a later version."""
     try:
         return State(state or "")
     except ValueError:
@@ -250,7 +251,7 @@ def tell_dry(invocation: Invocation, outcomes: list[Outcome]) -> None:
 
 def second_told(first: Outcome, second: Outcome) -> str:
     """Return the second of two steps, and on whose authority."""
-    source, target = _known(first.state), _known(second.state)
+    source, target = known_state(first.state), known_state(second.state)
     row = None if source is None or target is None else transition(source, target)
     by = f", by {who_may(row)}" if row is not None else ""
     return f"{first.state} → {second.state}{by}, for the same reason: the second of two steps"

@@ -11,7 +11,7 @@ from typing import Final
 
 from rich.text import Text
 
-from pipeline.cli.acting import FIRST_KEY_ROOM, HalfDone, Terms, between, document_of, has_way
+from pipeline.cli.acting import FIRST_KEY_ROOM, HalfDone, Terms, between, document_of, known_state
 from pipeline.cli.calling import after_refusal
 from pipeline.cli.finding import ID_CHARACTERS, PAGE
 from pipeline.cli.listing import nothing_found
@@ -23,7 +23,7 @@ from pipeline.clients.answers import ApiRefused, ApiUnavailable, Incident, Outco
 from pipeline.clients.calls import Filters
 from pipeline.clients.operator import AsyncOperator
 from pipeline.domain.canonical import Document
-from pipeline.domain.transitions import State
+from pipeline.domain.transitions import HOLDS_KEY, State
 
 AT_ONCE: Final = 8
 KEY_ROOM: Final = 1 + ID_CHARACTERS + FIRST_KEY_ROOM
@@ -65,36 +65,96 @@ async def matching(invocation: Invocation, operator: AsyncOperator, filters: Fil
     return found
 
 
-def tell_matching(
-    invocation: Invocation,
-    found: list[Incident],
-    filters: Filters,
-    command: str,
-    target: State | None,
-    leads_to: State | None,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What matches, by what can become of it: `hopeless` would be refused; `left` is not even tried."""
+
+    doable: list[Incident]
+    hopeless: list[Incident]
+    left: list[Incident]
+
+    def left_told(self, command: str) -> list[str]:
+        """Return what is left out, and why."""
+        over = [one.state for one in self.left if known_state(one.state) not in HOLDS_KEY]
+        others = [one.state for one in self.left if known_state(one.state) in HOLDS_KEY]
+        more = " more" if self.doable or self.hopeless else ""
+        told = []
+        for states, can_not in ((over, "over"), (others, f"acted on by {command}")):
+            match, are = ("matches", "is") if len(states) == 1 else ("match", "are")
+            verb = are if states is over else "can't be"
+            if states:
+                told.append(f"{len(states)}{more} {match}, but {verb} {can_not} ({', '.join(sorted(set(states)))}).")
+        return told
+
+
+async def plan_of(
+    operator: AsyncOperator, found: list[Incident], can: Callable[[str], bool], terms: Terms, *, stated: bool
+) -> Plan:
+    """Part what matches. Unless a state was named (`stated`), what can't be acted on is left out.
+
+    What a run under the same key has acted on belongs to its repetition, whatever its state is now.
+    """
+    doable, others = [one for one in found if can(one.state)], [one for one in found if not can(one.state)]
+    if stated:
+        return Plan(doable, others, [])
+    if not terms.named or terms.dry_run or not terms.yes:
+        return Plan(doable, [], others)
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def is_known(incident: Incident) -> bool:
+        async with gate:
+            return await operator.receipt(own_key(terms, incident)) is not None
+
+    known = await asyncio.gather(*map(is_known, others))
+    begun = {one.incident_id for one, answered in zip(others, known, strict=True) if answered}
+    again = [one for one in found if can(one.state) or one.incident_id in begun]
+    return Plan(again, [], [one for one in others if one.incident_id not in begun])
+
+
+def own_key(terms: Terms, incident: Incident) -> str:
+    """Return the key that an incident of many is acted on under."""
+    return f"{terms.key or ''}.{incident.incident_id}"
+
+
+def tell_matching(invocation: Invocation, plan: Plan, filters: Filters, command: str, leads_to: State | None) -> int:
     """Show what would be acted on, and do nothing. `leads_to`: where two steps may lead, too."""
-    screen = invocation.screen
+    screen, found = invocation.screen, [*plan.doable, *plan.hopeless]
     if screen.as_json:
-        for incident in found:
-            told = {"incidentId": incident.incident_id, "outcome": "matches", "state": incident.state}
-            screen.record(told | {"next": "the same command with --yes"})
+        for place, incident in enumerate(found):
+            doable = place < len(plan.doable)
+            then = "the same command with --yes" if doable else f"{invocation.opx} open {short(incident.incident_id)}"
+            told = {"incidentId": incident.incident_id, "outcome": "matches" if doable else "would-be-refused"}
+            screen.record(told | {"state": incident.state, "next": then})
+        tell_left(invocation, plan, command)
         return DONE
     if not found:
-        screen.say(nothing_found(filters))
+        screen.say(
+            f"Nothing to do: none that matches can be acted on by {command}." if plan.left else nothing_found(filters)
+        )
+        tell_left(invocation, plan, command)
         screen.next(f"{invocation.opx} list")
         return DONE
     incidents_table(screen, tuple(map(read_incident, found)))
-    screen.say(Text.assemble((f"{counted(len(found))} would be acted on. ", "bold"), "Nothing was changed."))
-    for state, number in Counter(one.state for one in found).items():
+    screen.say(Text.assemble((f"{counted(len(plan.doable))} would be acted on. ", "bold"), "Nothing was changed."))
+    for state, number in Counter(one.state for one in plan.doable).items():
         halfway = between(state, leads_to)
         if halfway is not None:
-            screen.say(f"{counted(number)} in two steps: {state} → {halfway} → {target}.")
-        elif target is not None and not has_way(state, target):
-            are = "is" if number == 1 else "are"
-            screen.say(f"{counted(number)} {are} {state} and would be refused.", "yellow")
-    screen.next(f"the same command with --yes, to {command} each", "the same command with --dry-run, to see each outcome")
+            screen.say(f"{counted(number)} in two steps: {state} → {halfway} → {leads_to}.")
+    for state, number in Counter(one.state for one in plan.hopeless).items():
+        screen.say(f"{counted(number)} {'is' if number == 1 else 'are'} {state} and would be refused.", "yellow")
+    tell_left(invocation, plan, command)
+    again = (f"the same command with --yes, to {command} each", "the same command with --dry-run, to see each outcome")
+    screen.next(*(again if plan.doable else [f"{invocation.opx} list"]))
     return DONE
+
+
+def tell_left(invocation: Invocation, plan: Plan, command: str) -> None:
+    """Say what matches and is left out: to people beside the result, to programs as a notice."""
+    for line in plan.left_told(command):
+        if invocation.screen.as_json:
+            invocation.screen.notice(line)
+        else:
+            invocation.screen.say(line, "dim")
 
 
 async def act_on(invocation: Invocation, found: list[Incident], act: Act, terms: Terms) -> int:
@@ -104,7 +164,7 @@ async def act_on(invocation: Invocation, found: list[Incident], act: Act, terms:
     gate, silent = asyncio.Semaphore(AT_ONCE), asyncio.Event()
 
     async def one(incident: Incident, meter: Meter) -> None:
-        own = f"{key}.{incident.incident_id}"
+        own = own_key(terms, incident)
         async with gate:
             skipped = silent.is_set()
             result = Result(incident, own, "not-tried") if skipped else await _tried(invocation, incident, act, own)
@@ -129,7 +189,7 @@ async def act_on(invocation: Invocation, found: list[Incident], act: Act, terms:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
     places = {incident.incident_id: place for place, incident in enumerate(found)}
-    results.sort(key=lambda result: places[result.incident.incident_id])
+    results.sort(key=lambda result: (result.outcome == "refused", places[result.incident.incident_id]))
     return _tell(invocation, results, len(found), key, dry_run=dry_run)
 
 

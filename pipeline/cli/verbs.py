@@ -10,7 +10,19 @@ from typing import Annotated, Final
 import typer
 
 from pipeline.cli import bulk
-from pipeline.cli.acting import FIRST_KEY_ROOM, Consent, HalfDone, Step, Terms, Write, document_of, lead, tell
+from pipeline.cli.acting import (
+    FIRST_KEY_ROOM,
+    Consent,
+    HalfDone,
+    Step,
+    Terms,
+    Write,
+    document_of,
+    known_state,
+    lead,
+    sources_of,
+    tell,
+)
 from pipeline.cli.calling import Api, refused
 from pipeline.cli.finding import identity_of
 from pipeline.cli.listing import CreatedFrom, CreatedTo, InState, OfService, OfSeverity, filters_of
@@ -20,7 +32,7 @@ from pipeline.clients.answers import Outcome
 from pipeline.clients.calls import Filters, WriteOptions
 from pipeline.clients.operator import AsyncOperator
 from pipeline.domain.errors import Code
-from pipeline.domain.transitions import AuthorityType, Severity, State
+from pipeline.domain.transitions import SEVERITY_MUTABLE, UNPROMOTED, AuthorityType, Severity, State
 
 As = Annotated[AuthorityType, typer.Option("--as", help="The authority to claim.", case_sensitive=False)]
 Actor = Annotated[str | None, typer.Option(help="Who acts, if not you; only registered principals may say so.")]
@@ -38,7 +50,8 @@ HUMAN: Final = AuthorityType.HUMAN
 class Verb:
     """A command: what it says of itself, what stands behind the ID, and what it sends.
 
-    `in_two`: it may take the one step in between, too, where that is what it takes.
+    `in_two`: it may take the one step in between, too, where that is what it takes. `only_in`: the states that what
+    leads to none is for.
     """
 
     name: str
@@ -50,6 +63,16 @@ class Verb:
     value: str = ""
     needs_reason: bool = True
     read: Callable[[str], str] = str
+    only_in: frozenset[State] | None = None
+
+    def can_act_on(self, state: str) -> bool:
+        """True where the verb has an effect in a state; of one that the table doesn't know the API has to say."""
+        known = known_state(state)
+        if known is None:
+            return True
+        if self.target is not None:
+            return known in sources_of(self.target, in_two=self.in_two)
+        return self.only_in is None or known in self.only_in
 
 
 def _noted(text: str, reason: str | None) -> Write:
@@ -119,12 +142,14 @@ VERBS: Final = (
         "Dismiss what is PENDING as a false positive.",
         'opx dismiss 3f9a2c1b --reason "load test"',
         write=_dismissed,
+        only_in=UNPROMOTED,
     ),
     Verb(
         "promote",
         "Ask the gate to open what is PENDING.",
         'opx promote 3f9a2c1b --reason "customers call"',
         write=_promoted,
+        only_in=UNPROMOTED,
     ),
     Verb(
         "severity",
@@ -134,6 +159,7 @@ VERBS: Final = (
         value="SEVERITY",
         needs_reason=False,
         read=_severity,
+        only_in=SEVERITY_MUTABLE,
     ),
     Verb(
         "note",
@@ -263,10 +289,13 @@ def asked(invocation: Invocation, order: Order) -> Consent:
 async def _act_on_all(invocation: Invocation, api: Api, order: Order, filters: Filters) -> int:
     terms, verb = order.terms, order.verb
     found = await bulk.matching(invocation, api.operator, filters)
-    if not found or not (terms.yes or terms.dry_run):
-        return bulk.tell_matching(invocation, found, filters, verb.name, verb.target, order.leads_to)
+    plan = await bulk.plan_of(api.operator, found, verb.can_act_on, terms, stated="state" in filters)
+    chosen = [*plan.doable, *plan.hopeless]
+    if not chosen or not (terms.yes or terms.dry_run):
+        return bulk.tell_matching(invocation, plan, filters, verb.name, order.leads_to)
+    bulk.tell_left(invocation, plan, verb.name)
 
     async def act(incident: str, key: str) -> list[Outcome]:
         return await order.carry_out(api, incident, replace(terms, key=key), lambda *_: True)
 
-    return await bulk.act_on(invocation, found, act, terms)
+    return await bulk.act_on(invocation, chosen, act, terms)

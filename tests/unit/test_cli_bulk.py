@@ -7,8 +7,11 @@ import pytest
 
 from pipeline.cli.bulk import AT_ONCE, KEY_ROOM
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, TERMINATED
+from pipeline.cli.verbs import VERBS
+from pipeline.domain.transitions import State
 from tests.support.bodies import candidate_body
 from tests.support.command_line import CommandLine
+from tests.support.registry import AUTOMATION, OPERATOR
 
 ALL = ["--service", "ledger", "--all-matching"]
 
@@ -29,6 +32,17 @@ def several(opx: CommandLine, number: int, service: str = "ledger") -> list[str]
     return [incident for incident, row in opx.network.world.store.incidents.items() if row["service"] == service]
 
 
+def led(opx: CommandLine, *states: str) -> str:
+    """Return the id of an incident that was declared and led through `states`."""
+    one = opx.declared()
+    for state in states:
+        who, sender = ("SYSTEM", AUTOMATION) if state == "ARCHIVED" else ("HUMAN", OPERATOR)
+        body = {"newState": state, "reason": "r", "authority": who}
+        call = opx.network.world.call("PATCH", f"/incidents/{one}/state", body, sender, Idempotency_Key=f"{one}.{state}")
+        assert asyncio.run(call).status == 200
+    return one
+
+
 def written(opx: CommandLine) -> list[httpx.Request]:
     return [request for request in opx.network.seen if request.method != "GET"]
 
@@ -46,20 +60,63 @@ def test_without_yes_all_that_matches_is_shown_and_nothing_is_sent(opx: CommandL
     assert (written(opx), len(opx.events())) == ([], before)
 
 
-def test_what_is_shown_says_who_takes_two_steps_and_who_would_be_refused(opx: CommandLine) -> None:
-    ids = several(opx, 4)
+def test_what_is_shown_says_who_takes_two_steps_and_what_is_left_out(opx: CommandLine) -> None:
+    ids = several(opx, 5)
     opx("mitigate", ids[0])
     opx("cancel", ids[1], "--reason", "r")
+    opx("resolve", ids[2], "--reason", "r", "--yes")
     shown = opx("resolve", *ALL, "--reason", "r", people=True).out
+    assert "3 incidents would be acted on. Nothing was changed." in shown
     assert "2 incidents in two steps: OPEN → MITIGATING → RESOLVED." in shown
-    assert "1 incident is CANCELLED and would be refused." in shown
+    assert "2 more match, but are over (CANCELLED, RESOLVED)." in shown
+    assert ids[1][:8] not in shown
     shown = opx("close", *ALL, "--reason", "r", people=True).out
-    assert "1 incident is MITIGATING and would be refused." in shown
+    assert "1 incident would be acted on." in shown
+    assert "1 more matches, but is over (CANCELLED)." in shown
+    assert "3 more match, but can't be acted on by close (MITIGATING, OPEN)." in shown
     assert "two steps" not in shown
-    assert "refused" not in opx("note", *ALL, "x", people=True).out
-    assert "1 incident is MITIGATING and would be refused." in opx("mitigate", *ALL, people=True).out
-    ran = opx("mitigate", *ALL, "--yes")
-    assert {line["incidentId"] for line in ran.lines if line["outcome"] == "refused"} == set(ids[:2])
+    shown = opx("note", *ALL, "x", people=True).out
+    assert ("5 incidents would be acted on." in shown, "more match" in shown) == (True, False)
+
+
+def test_only_what_a_verb_can_act_on_is_acted_on_unless_the_state_is_named(opx: CommandLine) -> None:
+    ids = several(opx, 3)
+    opx("cancel", ids[1], "--reason", "r")
+    for more in (["--dry-run"], ["--yes"]):
+        ran = opx("mitigate", *ALL, *more)
+        assert (ran.code, {line["incidentId"] for line in ran.lines}) == (DONE, {ids[0], ids[2]})
+        assert "1 more matches, but is over (CANCELLED)." in ran.err
+    named = ["--state", "cancelled", *ALL]
+    assert [line["outcome"] for line in opx("mitigate", *named).lines] == ["would-be-refused"]
+    shown = opx("mitigate", *named, people=True).out
+    assert "0 incidents would be acted on." in shown
+    assert "1 incident is CANCELLED and would be refused." in shown
+    assert "with --yes" not in shown
+    for more in (["--dry-run"], ["--yes"]):
+        assert [line["outcome"] for line in opx("mitigate", *named, *more).lines] == ["refused"]
+    none = opx("cancel", *ALL, "--reason", "r", "--yes", people=True)
+    assert (none.code, "Nothing to do: none that matches can be acted on by cancel." in none.out) == (DONE, True)
+    assert "1 matches, but is over (CANCELLED)." in none.out
+    assert "2 match, but can't be acted on by cancel (MITIGATING)." in none.out
+
+
+def test_what_every_verb_can_act_on_is_what_the_api_takes(opx: CommandLine) -> None:
+    ways = {
+        State.PENDING: None,
+        State.OPEN: (),
+        State.MITIGATING: ("MITIGATING",),
+        State.RESOLVED: ("MITIGATING", "RESOLVED"),
+        State.CLOSED: ("MITIGATING", "RESOLVED", "CLOSED"),
+        State.CANCELLED: ("CANCELLED",),
+        State.ARCHIVED: ("MITIGATING", "RESOLVED", "CLOSED", "ARCHIVED"),
+    }
+    there = {state: opx.pending("waits") if way is None else led(opx, *way) for state, way in ways.items()}
+    for verb in VERBS:
+        for state, one in there.items():
+            value = {"SEVERITY": ["sev1"], "TEXT": ["x"]}.get(verb.value, [])
+            ran = opx(verb.name, one, *value, "--reason", "r", "--yes", "--dry-run")
+            assert (ran.code == DONE) is verb.can_act_on(state), f"{verb.name} on {state}: {ran.err}"
+    assert all(verb.can_act_on("OF-A-LATER-VERSION") for verb in VERBS)
 
 
 def test_each_is_acted_on_under_a_key_of_its_own_and_only_what_matches(opx: CommandLine) -> None:
@@ -98,43 +155,41 @@ def test_every_verb_that_may_act_on_many_does(opx: CommandLine) -> None:
     other = several(opx, 2, "search")
     assert opx("cancel", "--service", "search", "--all-matching", "--reason", "r", "--yes").code == DONE
     assert {opx.kinds(one)[-1] for one in other} == {"IncidentCancelled"}
-    waiting = [opx.pending("one", service="gate"), opx.pending("two", service="gate")]
     for verb in ("promote", "dismiss"):
-        ran = opx(verb, "--service", "gate", "--all-matching", "--reason", "r", "--yes")
+        waiting = [opx.pending("one", service=verb), opx.pending("two", service=verb)]
+        ran = opx(verb, "--service", verb, "--all-matching", "--reason", "r", "--yes")
         assert {line["incidentId"] for line in ran.lines} == set(waiting)
 
 
 def test_a_dry_run_tells_each_outcome_and_changes_nothing(opx: CommandLine) -> None:
-    ids = several(opx, 3)
+    ids = several(opx, 2)
     opx("mitigate", ids[0])
-    opx("cancel", ids[1], "--reason", "r")
     store = opx.network.world.store
     before = (dict(store.incidents), dict(store.receipts), len(store.feed))
     command = ["resolve", *ALL, "--reason", "drained", "--dry-run"]
     ran, shown = opx(*command), opx(*command, people=True, width=140)
     assert (dict(store.incidents), dict(store.receipts), len(store.feed)) == before
     told = {line["incidentId"]: (line["outcome"], line["state"], line["dryRun"]) for line in ran.lines}
-    assert told == {
-        ids[0]: ("applied", "RESOLVED", True),
-        ids[1]: ("refused", "CANCELLED", True),
-        ids[2]: ("applied", "RESOLVED", True),
-    }
-    assert (ran.code, shown.code) == (REFUSED, REFUSED)
+    assert told == dict.fromkeys(ids, ("applied", "RESOLVED", True))
+    assert (ran.code, shown.code) == (DONE, DONE)
     assert "would be applied" in shown.out
     assert "in two steps: OPEN → MITIGATING → RESOLVED" in shown.out
-    assert "3 incidents: 2 would be done, 1 refused. A dry run." in shown.out
+    assert "2 incidents: 2 would be done. A dry run." in shown.out
 
 
 def test_a_refusal_of_one_stops_no_other_and_ends_with_exit_1(opx: CommandLine) -> None:
     ids = several(opx, 6)
-    opx("cancel", ids[2], "--reason", "r")
-    ran = opx("mitigate", *ALL, "--yes")
+    opx.overtaken(ids[2], f"base.{ids[2]}", "CANCELLED")
+    ran = opx("mitigate", *ALL, "--yes", "--key", "base")
     refused = [line for line in ran.lines if line["outcome"] == "refused"]
     assert (ran.code, len(ran.lines)) == (REFUSED, 6)
     assert [(line["incidentId"], line["code"]) for line in refused] == [(ids[2], "transition-illegal")]
     assert refused[0]["next"] == f"opx open {ids[2][:8]}"
     shown = opx("note", "x", "--as", "system", *ALL, "--yes", people=True)
     assert "6 incidents: 0 done, 6 refused." in shown.out
+    again = opx("mitigate", *ALL, "--yes", "--key", "base", people=True)
+    ids_told = [line.split()[0] for line in again.out.splitlines() if "ledger" in line]
+    assert (len(ids_told), ids_told[-1]) == (6, ids[2][:8])
     assert shown.code == REFUSED
 
 
