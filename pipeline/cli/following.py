@@ -3,6 +3,7 @@
 Reads only. What the asker may not read is left out and said; nothing is concluded from it. Words are in `story`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -10,8 +11,10 @@ from typing import Final
 
 from pipeline.cli.asked import Asked, names_of
 from pipeline.cli.counting import Depth
+from pipeline.cli.finding import identity_of
 from pipeline.cli.peeking import Copy, Look, Queues, Unpublished, unpublished
 from pipeline.cli.telling import read_event
+from pipeline.cli.terminal import CommandError
 from pipeline.clients.answers import ApiRefused, Incident, Receipt
 from pipeline.clients.operator import AsyncOperator
 from pipeline.domain.canonical import Document, normalise
@@ -26,6 +29,8 @@ from pipeline.services.ports import IncidentStore
 FORBIDDEN: Final = 403
 PAGE: Final = 100
 YOURSELF: Final = "yourself"
+# An incident's id, or as much of its beginning as nobody types by chance.
+_AN_INCIDENTS: Final = re.compile(r"[0-9a-f][0-9a-f-]{3,35}")
 
 
 class Ending(StrEnum):
@@ -100,7 +105,10 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that was found. `looks` are those into queues, `waiting` the intake queues' depths; both only where needed."""
+    """All that was found. `looks` are those into queues, `waiting` the intake queues' depths; both only where needed.
+
+    `named`: the incident whose id, or the beginning of it, was said in place of a key.
+    """
 
     fates: tuple[Fate, ...]
     whose: tuple[str, ...]
@@ -108,6 +116,7 @@ class Findings:
     looks: tuple[Look, ...] = ()
     waiting: dict[str, Depth] | str = field(default_factory=dict)
     unpublished: Unpublished | None = None
+    named: Incident | None = None
 
 
 class Follower:
@@ -146,12 +155,22 @@ class Follower:
             fates = [_with_copy(fate, [copy for look in looks[1:] for copy in look.copies]) for fate in fates]
             waiting = await self.queues.waiting()
             fates = [_perhaps_waiting(fate, waiting) for fate in fates]
+        named = await self._named(parts[0].key) if nowhere and len(parts) == 1 and not parts[0].what else None
         caused = any(chapter.events for fate in fates for chapter in fate.chapters)
         failed = await unpublished(self.queues) if caused else None
         whose = dict.fromkeys(
             name for part in parts for name in ((self.principal,) if self.principal else (YOURSELF, *part.principals))
         )
-        return Findings(tuple(fates), tuple(whose), tuple(self.closed), tuple(looks), waiting, failed)
+        return Findings(tuple(fates), tuple(whose), tuple(self.closed), tuple(looks), waiting, failed, named)
+
+    async def _named(self, said: str | None) -> Incident | None:
+        """Return the incident that was named where a key was asked for; None where that can't be told, or of several."""
+        if said is None or _AN_INCIDENTS.fullmatch(said.lower()) is None:
+            return None
+        try:
+            return await self.operator.incident(await identity_of(self.operator, said, "opx"))
+        except (ApiRefused, CommandError):
+            return None
 
     # --- by receipt ------------------------------------------------------------------------------------------------------
 

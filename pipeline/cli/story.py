@@ -15,6 +15,7 @@ from pipeline.cli.telling import refusal_line, short
 from pipeline.cli.terminal import Column, Screen, cell, severity_cell, state_cell
 from pipeline.cli.traces import trace_table
 from pipeline.cli.verdicts import check_document, doubt, reported
+from pipeline.clients.answers import Incident
 from pipeline.domain.canonical import Document, format_time
 from pipeline.domain.errors import MEANINGS, Code
 from pipeline.domain.explanation import reason
@@ -75,6 +76,10 @@ def _in_short(chapter: Chapter) -> str:
 
 def _tell_one(screen: Screen, fate: Fate, found: Findings, said: str | None) -> None:
     what = fate.asked.what or said or ""
+    if found.named is not None:
+        screen.say(Text.assemble(cell(what, "bold"), " names an incident, no message or command, which opx why follows"))
+        facts(screen, [("incident", _incident(found.named))])
+        return
     screen.say(Text.assemble((fate.ending.value, _STYLES.get(fate.ending, "bold red")), "  ", cell(what, "bold")))
     if not fate.chapters or fate.reused:
         facts(screen, _lost(fate, found))
@@ -111,12 +116,15 @@ def _receipt(chapter: Chapter) -> list[Fact]:
     if chapter.is_refused and receipt.next:
         told.append(("advice", cell(receipt.next)))
     if incident is not None:
-        line = Text.assemble(cell(short(incident.incident_id), "bold cyan"), "  ", state_cell(incident.state), " ")
-        line += Text.assemble(severity_cell(incident.severity), cell(f"  {incident.service}: {incident.title}"))
-        told.append(("incident", line))
+        told.append(("incident", _incident(incident)))
     if chapter.unread is not None:
         told.append(("unread", cell(chapter.unread, "yellow")))
     return told
+
+
+def _incident(incident: Incident) -> Text:
+    line = Text.assemble(cell(short(incident.incident_id), "bold cyan"), "  ", state_cell(incident.state), " ")
+    return line + Text.assemble(severity_cell(incident.severity), cell(f"  {incident.service}: {incident.title}"))
 
 
 def _answer(chapter: Chapter) -> str:
@@ -234,6 +242,8 @@ def _waiting(found: Findings) -> str:
 
 def next_steps(found: Findings, said: str | None, opx: str, file: str | None) -> list[str]:
     """Return what to do next."""
+    if found.named is not None:
+        return [f"{opx} open {short(found.named.incident_id)}", f"{opx} policy explain {short(found.named.incident_id)}"]
     incidents = [one.incident for fate in found.fates for one in fate.chapters if one.incident is not None]
     steps = [f"{opx} open {short(incidents[0].incident_id)}"] if incidents else []
     endings = {fate.ending for fate in found.fates}
@@ -270,6 +280,7 @@ def document(found: Findings, said: str | None, steps: Sequence[str]) -> Documen
     parts = [_fate_document(fate, found) for fate in found.fates]
     told: Document = {"parts": parts, "principals": list(found.whose), "busReadBack": False, "next": list(steps)}
     told |= {"asked": said} if said is not None else {}
+    told |= {"namesIncident": found.named.incident_id} if found.named is not None else {}
     if not isinstance(found.waiting, str) and found.waiting:
         told["waiting"] = {name: depth.total for name, depth in found.waiting.items()}
     doubts = [line for look in found.looks if (line := look.doubt()) is not None]

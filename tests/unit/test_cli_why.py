@@ -301,6 +301,33 @@ async def test_an_unknown_key_is_told_with_where_it_was_looked_for_and_what_to_t
     assert "--principal" in text
 
 
+async def test_an_incidents_id_or_its_beginning_is_told_to_be_one() -> None:
+    place = Place()
+    incident = applied(await place.world.offer(candidate_body())).incident_id
+    for said in (incident, incident.upper(), incident[:8], incident[:4]):
+        found = await place.follow(asked_as_said(said))
+        assert found.fates[0].ending is Ending.UNKNOWN
+        text = " ".join(shown(found, said=said).split())
+        assert f"{incident[:8]} OPEN SEV2 checkout: 5xx above 5 %" in text
+        assert text.startswith(f"{said} names an incident, no message or command")
+        steps = next_steps(found, said, "opx", None)
+        assert steps == [f"opx open {incident[:8]}", f"opx policy explain {incident[:8]}"]
+        assert document(found, said, steps)["namesIncident"] == incident
+    # Too short, of another kind, of none: what was said is a key as any other.
+    for said in (incident[:3], "m-1", "00000000-0000-4000-8000-000000000000", "ffffffff", "key:1"):
+        found = await place.follow(asked_as_said(said))
+        assert found.named is None
+        assert "policy explain" not in " ".join(next_steps(found, said, "opx", None))
+
+
+async def test_a_key_that_looks_like_an_incident_is_still_found_by_its_receipt() -> None:
+    place = Place()
+    incident = applied(await place.world.offer(candidate_body())).incident_id
+    applied(await place.world.offer(candidate_body(idempotencyKey=incident)))
+    found = await place.follow(asked_as_said(incident), principal=DETECTOR.principal)
+    assert (found.fates[0].ending, found.named) == (Ending.APPLIED, None)
+
+
 async def test_what_may_not_be_looked_into_is_said_and_nothing_is_concluded_from_it() -> None:
     place = Place(sqs=MemorySqs(closed=frozenset(QUEUES)))
     found = await place.follow(asked_as_said("key:1"))
