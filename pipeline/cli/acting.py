@@ -223,7 +223,9 @@ def tell(invocation: Invocation, outcomes: list[Outcome], did: str = "") -> None
 def line_of(outcome: Outcome, did: str = "") -> Text:
     """Return an outcome in one line."""
     line = Text.assemble((outcome.answer, "bold" if outcome.answer == Answer.UNCHANGED else "bold green"))
-    if outcome.state is not None:
+    if did:
+        line += Text.assemble(", ", cell(did))
+    elif outcome.state is not None:
         line += Text.assemble(", now ", state_cell(outcome.state))
     if outcome.first_sequence is not None:
         several = "" if outcome.first_sequence == outcome.last_sequence else f"–{outcome.last_sequence}"

@@ -61,7 +61,7 @@ def declare(
 def evidence(
     context: typer.Context,
     incident_id: IncidentId,
-    items: Annotated[list[str], typer.Argument(metavar="KIND=REF…", help="What it is, and where to find it.")],
+    items: Annotated[list[str], typer.Argument(metavar="KIND=REF", hidden=True)],
     reason: Reason = None,
     authority: As = HUMAN,
     actor: Actor = None,
@@ -70,6 +70,8 @@ def evidence(
     dry_run: DryRun = False,
 ) -> None:
     """Attach evidence, in every state.
+
+    KIND says what it is, REF where to find it.
 
     Example: opx evidence 3f9a2c1b graph=https://observe.example/d/7 log=s3://logs/checkout.gz
     """
@@ -80,7 +82,7 @@ def evidence(
         async with invocation.api() as api:
             incident = await identity_of(api.operator, incident_id, invocation.opx)
             outcome = await api.operator.attach_evidence(incident, found, reason=reason, **terms.options(api))
-        tell(invocation, [outcome])
+        tell(invocation, [outcome], "evidence attached")
         return DONE
 
     run(context, work)
@@ -108,7 +110,7 @@ def link(
         async with invocation.api() as api:
             incident, other = [await identity_of(api.operator, text, invocation.opx) for text in (incident_id, target)]
             outcome = await api.operator.link(incident, relation, other, reason=reason, **terms.options(api))
-        tell(invocation, [outcome])
+        tell(invocation, [outcome], f"{relation} {short(other)}")
         return DONE
 
     run(context, work)

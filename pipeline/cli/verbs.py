@@ -51,7 +51,7 @@ class Verb:
     """A command: what it says of itself, what stands behind the ID, and what it sends.
 
     `in_two`: it may take the one step in between, too, where that is what it takes. `only_in`: the states that what
-    leads to none is for.
+    leads to none is for. `did`: what is said of it, where that is not the state it leads to; `{}` is the value.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Verb:
     needs_reason: bool = True
     read: Callable[[str], str] = str
     only_in: frozenset[State] | None = None
+    did: str = ""
 
     def can_act_on(self, state: str) -> bool:
         """True where the verb has an effect in a state; of one that the table doesn't know the API has to say."""
@@ -160,12 +161,14 @@ VERBS: Final = (
         needs_reason=False,
         read=_severity,
         only_in=SEVERITY_MUTABLE,
+        did="now {}",
     ),
     Verb(
         "note",
         "Add a note.",
         'opx note 3f9a2c1b "Failing over to the second region."',
         write=_noted,
+        did="note added",
         value="TEXT",
         needs_reason=False,
     ),
@@ -193,6 +196,10 @@ class Order:
         return [await step.write()(api.operator, incident, terms.options(api))]
 
     @property
+    def did(self) -> str:
+        return self.verb.did.replace("{}", self.value)
+
+    @property
     def leads_to(self) -> State | None:
         """Return where more than one step may lead; None where there is only one."""
         return self.verb.target if self.verb.in_two else None
@@ -201,11 +208,9 @@ class Order:
 def command_of(verb: Verb) -> Callable[..., None]:
     """Return the command of a verb."""
 
-    named = "The incident's id, or the beginning of it; none with --all-matching."
-
     def act(
         context: typer.Context,
-        words: Annotated[list[str] | None, typer.Argument(metavar=f"ID {verb.value}".strip(), help=named)] = None,
+        words: Annotated[list[str] | None, typer.Argument(metavar=f"ID {verb.value}".strip(), hidden=True)] = None,
         state: InState = None,
         service: OfService = None,
         severity: OfSeverity = None,
@@ -237,7 +242,10 @@ def command_of(verb: Verb) -> Callable[..., None]:
 
         run(context, work)
 
-    act.__doc__ = f"{verb.says}\n\nExample: {verb.example}"
+    # Said here: beside an argument's own help the parser would name its type in Python's words.
+    words = "ID is the incident's id, or the beginning of it; with --all-matching there is none."
+    words += " Text with spaces is quoted." if verb.value == "TEXT" else ""
+    act.__doc__ = f"{verb.says}\n\n{words}\n\nExample: {verb.example}"
     return act
 
 
@@ -247,9 +255,8 @@ def _told(invocation: Invocation, verb: Verb, words: list[str], *, every: bool) 
     if len(words) != wanted:
         both = every and len(words) == wanted + 1
         shape = " ".join(part for part in ("--all-matching" if every else "ID", verb.value) if part)
-        message = (
-            "Either one incident or all that match." if both else f"It is: {verb.name} {shape}; text with spaces quoted."
-        )
+        usage = f"usage: {invocation.opx} {verb.name} {shape}"
+        message = "Either one incident or all that match." if both else usage
         raise CommandError(message, f"{invocation.opx} {verb.name} --help", REFUSED)
     value = verb.read(words[-1]) if verb.value else ""
     return (None if every else words[0]), value
@@ -258,7 +265,7 @@ def _told(invocation: Invocation, verb: Verb, words: list[str], *, every: bool) 
 async def _act_on_one(invocation: Invocation, api: Api, order: Order, named: str) -> int:
     incident = await identity_of(api.operator, named, invocation.opx)
     try:
-        tell(invocation, await order.carry_out(api, incident, order.terms, asked(invocation, order)))
+        tell(invocation, await order.carry_out(api, incident, order.terms, asked(invocation, order)), order.did)
     except HalfDone as error:
         refusal = refused(error, invocation.opx, order.verb.name)
         facts = refusal.facts | {"done": [document_of(error.first)]}

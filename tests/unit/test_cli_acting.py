@@ -4,9 +4,12 @@ import json
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.cli.acting import Terms, between, first_key
+from pipeline.cli.main import app
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, CommandError
+from pipeline.cli.verbs import VERBS
 from pipeline.domain.transitions import TRANSITIONS, State
 from tests.support.command_line import CommandLine
 
@@ -334,3 +337,29 @@ def test_an_id_that_means_nothing_is_refused_with_the_list_as_next_command(opx: 
 def test_too_little_or_too_much_is_refused_with_the_help(opx: CommandLine, arguments: list[str], then: str) -> None:
     ran = opx(*arguments)
     assert (ran.code, ran.next) == (REFUSED, then)
+    assert ran.error["error"] == f"usage: opx {arguments[0]} {'ID TEXT' if arguments[0] == 'note' else 'ID'}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["severity", "ID", "sev1"], "applied, now SEV1"),
+        (["severity", "ID", "sev2"], "unchanged, now SEV2"),
+        (["note", "ID", "seen"], "applied, note added"),
+        (["evidence", "ID", "log=logs/1"], "applied, evidence attached"),
+        (["link", "ID", "caused-by", UNKNOWN], f"applied, caused-by {UNKNOWN[:8]}"),
+        (["mitigate", "ID"], "applied, now MITIGATING"),
+    ],
+)
+def test_an_outcome_says_what_was_done(opx: CommandLine, arguments: list[str], line: str) -> None:
+    one = opx.declared()
+    shown = opx(*(one if part == "ID" else part for part in arguments), people=True)
+    assert shown.out.splitlines()[0].split("  ")[0].strip() == line
+
+
+@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
+def test_the_help_of_a_verb_names_its_words_and_no_type_of_python(verb: str) -> None:
+    shown = CliRunner().invoke(app, [verb, "--help"]).stdout
+    assert "list[str]" not in shown
+    assert f"{verb} [OPTIONS] [ID" in shown.splitlines()[0]
+    assert "the beginning of it" in " ".join(shown.split())

@@ -129,7 +129,7 @@ def test_each_is_acted_on_under_a_key_of_its_own_and_only_what_matches(opx: Comm
         assert line["next"] == f"opx open {line['incidentId'][:8]}"
     assert all(opx.kinds(one)[-1] == "MitigationStarted" for one in ids)
     assert "MitigationStarted" not in opx.kinds(other[0])
-    assert "--key base" in ran.err
+    assert "If this is interrupted, run it again with --key base" in ran.err
 
 
 def test_the_whole_command_can_be_repeated_under_its_key(opx: CommandLine) -> None:
