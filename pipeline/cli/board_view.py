@@ -183,7 +183,7 @@ def _narrow(shown: tuple[Standing, ...], now: datetime) -> Table:
     for one in shown:
         incident = one.incident
         what = Text.assemble(cell(incident.service, "bold"), cell(f": {incident.title}"))
-        how = Text.assemble(_seen(one, now), "  ", _lit(Text(f"×{one.detections}"), one, EVIDENCE, now))
+        how = Text.assemble(_seen(one, now), "  ", _lit(Text(f"seen {one.detections}"), one, EVIDENCE, now))
         how += cell(f"  {one.actor}", "dim")
         for line in (what, how):
             line.no_wrap, line.overflow = True, "ellipsis"

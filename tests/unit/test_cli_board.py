@@ -361,7 +361,7 @@ async def test_a_row_counts_what_was_seen_as_a_list_does() -> None:
     board = await looked(network)
     (row,) = board.standings
     assert (row.evidence, row.detections) == (0, 3)
-    assert "×3" in drawn(board)
+    assert "seen 3" in drawn(board)
     head, line = (line for line in drawn(board, 140).splitlines() if " seen" in line or "checkout" in line)
     assert line[: head.index("seen") + len("seen")].endswith(" 3")
     assert board.to_document()["incidents"][0]["detections"] == 3
