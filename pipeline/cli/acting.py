@@ -92,6 +92,14 @@ def sources_of(target: State, *, in_two: bool) -> frozenset[State]:
     return frozenset(direct | {state for state in State if in_two and between(state, target) is not None})
 
 
+def may_lead(state: str, target: State, authority: AuthorityType) -> bool:
+    """True unless the table wants another authority for a step from `state` to `target`."""
+    source, halfway = known_state(state), between(state, target)
+    ways = [(source, target)] if halfway is None else [(source, halfway), (halfway, target)]
+    rows = [transition(one, other) for one, other in ways if one is not None]
+    return all(row is None or authority in row.authorities for row in rows)
+
+
 def known_state(state: str | None) -> State | None:
     """Return a state of the table; None for one of a later version."""
     try:
@@ -256,4 +264,4 @@ def second_told(first: Outcome, second: Outcome) -> str:
     source, target = known_state(first.state), known_state(second.state)
     row = None if source is None or target is None else transition(source, target)
     by = f", by {who_may(row)}" if row is not None else ""
-    return f"{first.state} → {second.state}{by}, for the same reason: the second of two steps"
+    return f"{first.state} → {second.state}{by}, for the same reason"

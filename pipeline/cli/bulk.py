@@ -30,6 +30,8 @@ KEY_ROOM: Final = 1 + ID_CHARACTERS + FIRST_KEY_ROOM
 
 # Does it to one incident under a key; the outcomes of its steps.
 Act = Callable[[str, str], Awaitable[list[Outcome]]]
+# Says of a state whether what is in it can be acted on.
+Can = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +89,19 @@ class Plan:
         return told
 
 
-async def plan_of(
-    operator: AsyncOperator, found: list[Incident], can: Callable[[str], bool], terms: Terms, *, stated: bool
-) -> Plan:
-    """Part what matches. Unless a state was named (`stated`), what can't be acted on is left out.
+async def plan_of(operator: AsyncOperator, found: list[Incident], can: Can, may: Can, terms: Terms, *, stated: bool) -> Plan:
+    """Part what matches: by what `can` be acted on in a state, and `may` be by whoever asks.
 
-    What a run under the same key has acted on belongs to its repetition, whatever its state is now.
+    Unless a state was named (`stated`), what can't be acted on is left out. What a run under the same key has acted on
+    belongs to its repetition, whatever its state is now.
     """
-    doable, others = [one for one in found if can(one.state)], [one for one in found if not can(one.state)]
+    doable = [one for one in found if can(one.state) and may(one.state)]
+    forbidden = [one for one in found if can(one.state) and not may(one.state)]
+    others = [one for one in found if not can(one.state)]
     if stated:
-        return Plan(doable, others, [])
+        return Plan(doable, [*forbidden, *others], [])
     if not terms.named or terms.dry_run or not terms.yes:
-        return Plan(doable, [], others)
+        return Plan(doable, forbidden, others)
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def is_known(incident: Incident) -> bool:
@@ -107,8 +110,9 @@ async def plan_of(
 
     known = await asyncio.gather(*map(is_known, others))
     begun = {one.incident_id for one, answered in zip(others, known, strict=True) if answered}
-    again = [one for one in found if can(one.state) or one.incident_id in begun]
-    return Plan(again, [], [one for one in others if one.incident_id not in begun])
+    mine = {one.incident_id for one in doable} | begun
+    again = [one for one in found if one.incident_id in mine]
+    return Plan(again, forbidden, [one for one in others if one.incident_id not in begun])
 
 
 def own_key(terms: Terms, incident: Incident) -> str:

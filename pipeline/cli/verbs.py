@@ -20,6 +20,7 @@ from pipeline.cli.acting import (
     document_of,
     known_state,
     lead,
+    may_lead,
     sources_of,
     tell,
 )
@@ -195,6 +196,10 @@ class Order:
             return await lead(api, step, incident, terms, consent)
         return [await step.write()(api.operator, incident, terms.options(api))]
 
+    def may_act_on(self, state: str) -> bool:
+        """True unless the table wants another authority; where it says nothing of a verb, the API has to say."""
+        return self.verb.target is None or may_lead(state, self.verb.target, self.terms.authority)
+
     @property
     def did(self) -> str:
         return self.verb.did.replace("{}", self.value)
@@ -296,7 +301,7 @@ def asked(invocation: Invocation, order: Order) -> Consent:
 async def _act_on_all(invocation: Invocation, api: Api, order: Order, filters: Filters) -> int:
     terms, verb = order.terms, order.verb
     found = await bulk.matching(invocation, api.operator, filters)
-    plan = await bulk.plan_of(api.operator, found, verb.can_act_on, terms, stated="state" in filters)
+    plan = await bulk.plan_of(api.operator, found, verb.can_act_on, order.may_act_on, terms, stated="state" in filters)
     chosen = [*plan.doable, *plan.hopeless]
     if not chosen or not (terms.yes or terms.dry_run):
         return bulk.tell_matching(invocation, plan, filters, verb.name, order.leads_to)

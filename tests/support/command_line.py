@@ -106,7 +106,7 @@ class CommandLine:
                 for state in states:
                     body = {"newState": state, "reason": "I was faster", "authority": "HUMAN"}
                     path = f"/incidents/{incident}/state"
-                    await self.network.world.call("PATCH", path, body, Idempotency_Key=f"fast-{state}")
+                    await self.network.world.call("PATCH", path, body, Idempotency_Key=f"{incident}.{state}")
             return await carry(request)
 
         self.network.carry = later  # type: ignore[method-assign]

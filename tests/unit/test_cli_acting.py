@@ -6,10 +6,12 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli.acting import Terms, between, first_key
+from pipeline.cli.acting import Step, Terms, between, first_key, lead
 from pipeline.cli.main import app
+from pipeline.cli.target import Selection
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, CommandError
 from pipeline.cli.verbs import VERBS
+from pipeline.clients.answers import ApiRefused
 from pipeline.domain.transitions import TRANSITIONS, State
 from tests.support.command_line import CommandLine
 
@@ -218,6 +220,16 @@ def test_no_step_is_taken_where_the_second_needs_another_authority(opx: CommandL
     assert "MITIGATING → RESOLVED needs HUMAN authority" in ran.error["error"]
     assert ran.next == "the same command with --as HUMAN"
     assert opx.kinds(one)[2:] == []
+
+
+async def test_no_step_is_taken_where_the_second_needs_a_reason_that_is_missing() -> None:
+    opx = CommandLine()
+    one = await opx.network.world.opened(service="ledger")
+    async with opx.reach(Selection()) as api:
+        with pytest.raises(ApiRefused) as refused:
+            await lead(api, Step(State.RESOLVED, None), one, Terms().keyed("resolve"), lambda *_: True)
+    assert refused.value.problem.code == "reason-missing"
+    assert opx.kinds(one)[-1] == "IncidentOpened"
 
 
 def test_a_second_step_that_is_refused_hides_no_first_one(opx: CommandLine) -> None:

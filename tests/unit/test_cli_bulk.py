@@ -196,6 +196,10 @@ def test_a_refusal_of_one_stops_no_other_and_ends_with_exit_1(opx: CommandLine) 
 def test_of_many_none_takes_a_step_whose_second_needs_another_authority(opx: CommandLine) -> None:
     ids = several(opx, 2)
     opx.by_portal()
+    shown = opx("resolve", *ALL, "--reason", "r", "--as", "system", people=True).out
+    assert "0 incidents would be acted on." in shown
+    assert "2 incidents are OPEN and would be refused." in shown
+    assert "2 incidents would be acted on." in opx("mitigate", *ALL, "--as", "system", people=True).out
     ran = opx("resolve", *ALL, "--reason", "r", "--as", "system", "--yes")
     assert (ran.code, {line["code"] for line in ran.lines}) == (REFUSED, {"transition-authority"})
     assert {line["state"] for line in ran.lines} == {"OPEN"}
