@@ -127,7 +127,7 @@ def test_every_field_reaches_the_wire_by_its_name() -> None:
         ({"confidence": 1.5}, "confidence"),
         ({"observed_at": "yesterday"}, "observedAt"),
         ({"observed_at": datetime(2026, 1, 31, 3, 0)}, "observedAt"),  # noqa: DTZ001 - that is the mistake
-        ({"observed_at": datetime.now(UTC) + timedelta(minutes=11)}, "observedAt"),
+        ({"observed_at": datetime.now(UTC) + timedelta(days=1)}, "observedAt"),
         ({"evidence": [{"kind": "log"}]}, "evidence.0.ref"),
         ({"idempotency_key": "a b"}, "idempotencyKey"),
         ({"metadata": {"at": NOW}}, "metadata.at"),
