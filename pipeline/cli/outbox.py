@@ -20,7 +20,6 @@ MESSAGE_BYTES_MAX: Final = 384 * 1024
 BATCH_ENTRIES_MAX: Final = 10
 # SQS takes 1 MiB a batch; half of it leaves room for attributes and for older endpoints' habits of counting.
 BATCH_BYTES_MAX: Final = 512 * 1024
-GROUP_CHARACTERS_MAX: Final = 128
 
 # SQS takes what XML 1.0 can carry; a body may hold anything else only in escaped form.
 _FORBIDDEN: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -89,7 +89,7 @@ class Queues:
         except Unavailable as error:
             return Look(queue, depth=depth, unread=str(error))
         finally:
-            await self._give_back(queue, list(handles.values()))
+            await give_back(self.session, queue, list(handles.values()))
         return Look(queue, tuple(copy for copy in seen.values() if is_it(copy)), len(seen), depth)
 
     async def dead(self, is_it: Callable[[Copy], bool]) -> list[Look]:
@@ -112,18 +112,22 @@ class Queues:
             )
         return list(answer.get("Messages", ()))
 
-    async def _give_back(self, queue: str, handles: list[str]) -> None:
-        for start in range(0, len(handles), _BATCH):
-            entries: list[dict[str, Any]] = [
-                {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": 0}
-                for index, handle in enumerate(handles[start : start + _BATCH])
-            ]
-            # Whoever may look need not be allowed to do this; then they show again after HIDDEN_S.
-            with suppress(Unavailable), translated("giving back what was looked at"):
-                await self.session.clients.sqs.change_message_visibility_batch(QueueUrl=self._url(queue), Entries=entries)
-
     def _url(self, queue: str) -> str:
         return self.session.target.output(QUEUES[queue])
+
+
+async def give_back(session: Session, queue: str, handles: list[str]) -> None:
+    """Make what was looked at visible to others again, at once where the caller may do that."""
+    for start in range(0, len(handles), _BATCH):
+        entries: list[dict[str, Any]] = [
+            {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": 0}
+            for index, handle in enumerate(handles[start : start + _BATCH])
+        ]
+        # Whoever may look need not be allowed to do this; then they show again when they would by themselves.
+        with suppress(Unavailable), translated("giving back what was looked at"):
+            await session.clients.sqs.change_message_visibility_batch(
+                QueueUrl=session.target.output(QUEUES[queue]), Entries=entries
+            )
 
 
 def _copy(queue: str, message: Any) -> Copy:

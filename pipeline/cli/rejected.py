@@ -4,19 +4,18 @@ A message that was looked at is given back at once where the caller may do that;
 """
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
 
 from pipeline.cli.counting import depth_of
 from pipeline.cli.operating import explanation_of
+from pipeline.cli.peeking import give_back
 from pipeline.cli.session import Invocation, Session, open_session, run
 from pipeline.cli.terminal import DONE, Column, Screen, cell
 from pipeline.domain.canonical import Document
-from pipeline.domain.errors import Unavailable
 from pipeline.services.rejection import ATTRIBUTE
 from pipeline.stores.clients import translated
 
@@ -99,21 +98,8 @@ async def peek(session: Session, count: int) -> list[Rejection]:
         messages = answer.get("Messages", ())
         found |= {message["MessageId"]: Rejection(message["Body"], explanation_of(message)) for message in messages}
         handles |= {message["MessageId"]: message["ReceiptHandle"] for message in messages}
-    await _give_back(session, list(handles.values()))
+    await give_back(session, "rejected", list(handles.values()))
     return list(found.values())
-
-
-async def _give_back(session: Session, handles: list[str]) -> None:
-    for start in range(0, len(handles), 10):
-        entries: list[dict[str, Any]] = [
-            {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": 0}
-            for index, handle in enumerate(handles[start : start + 10])
-        ]
-        # Whoever may look need not be allowed to do this; then they show again after HIDDEN_S.
-        with suppress(Unavailable), translated("giving back what was looked at"):
-            await session.clients.sqs.change_message_visibility_batch(
-                QueueUrl=session.target.output("RejectedQueueUrl"), Entries=entries
-            )
 
 
 def rejections_table(screen: Screen, shown: list[Rejection]) -> None:
