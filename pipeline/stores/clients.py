@@ -9,11 +9,13 @@ import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioAssumeRoleCredentialFetcher, AioDeferredRefreshableCredentials
 from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError, ChecksumError, ClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ChecksumError, ClientError, NoCredentialsError, ParamValidationError
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
@@ -26,6 +28,7 @@ CONNECT_TIMEOUT_S: Final = 1
 READ_TIMEOUT_S: Final = 3
 POOL_CONNECTIONS: Final = 50
 USER_AGENT: Final = "opx/1.0.0"
+ROLE_SESSION: Final = "opx"
 # For a session that asks neither the environment nor a settings file: an endpoint given by its address must not be missed,
 # or refused before it is asked, because of a profile, a FIPS switch or a settings file that a person has for other things.
 DEAF: Final = {
@@ -81,14 +84,17 @@ async def open_clients(
     endpoint_url: str | None = None,
     profile: str | None = None,
     keys: tuple[str, str] | None = None,
+    role_arn: str | None = None,
 ) -> AsyncIterator[Clients]:
     """Open one client per service from one session, and close them all. Raises `Unavailable` without credentials.
 
     With `endpoint_url` no setting from elsewhere counts, and no proxy stands between; `keys` are then the credentials.
+    With `role_arn` all calls are made under that role, which is assumed again before its credentials run out.
     """
     direct = endpoint_url is not None
     session = AioSession(session_vars=DEAF if direct else None, profile=profile)
-    key, secret = keys or (None, None)
+    if keys is not None:
+        session.set_credentials(*keys)
     config = AioConfig(
         region_name=region,
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -101,21 +107,30 @@ async def open_clients(
         # None means those of the environment; an empty one means none.
         proxies={} if direct else None,
     )
+    create = partial(session.create_client, region_name=region, endpoint_url=endpoint_url, config=config)
+    if role_arn is not None:
+        with translated(f"assuming the role {role_arn}"):
+            await _assume(session, role_arn, create)
     async with AsyncExitStack() as stack:
         opened: dict[str, Any] = {}
         for service in services:
             with translated(f"opening the {service} client"):
-                client = session.create_client(
-                    service,
-                    region_name=region,
-                    endpoint_url=endpoint_url,
-                    config=config,
-                    aws_access_key_id=key,
-                    aws_secret_access_key=secret,
-                )
+                client = create(service)
                 opened[service] = await stack.enter_async_context(client)
                 opened[service].meta.events.register("before-parse.dynamodb", check_body)
         yield Clients(opened)
+
+
+async def _assume(session: AioSession, role_arn: str, create: Any) -> None:
+    """Let a session act under a role. Who assumed it is in CloudTrail, not in the session's name."""
+    own = await session.get_credentials()
+    if own is None:
+        raise NoCredentialsError
+    fetcher = AioAssumeRoleCredentialFetcher(create, own, role_arn, extra_args={"RoleSessionName": ROLE_SESSION})
+    assumed = AioDeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+    # Now, so that a role that may not be assumed is said before anything is begun.
+    await assumed.get_frozen_credentials()
+    session._credentials = assumed
 
 
 def check_body(response_dict: Mapping[str, Any], **context: Any) -> None:

@@ -162,3 +162,15 @@ async def test_an_unknown_profile_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="nobody"):
         async with open_clients(profile="nobody"):
             pass
+
+
+async def test_a_role_that_can_not_be_assumed_is_said_before_anything_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    role = "arn:aws:iam::123456789012:role/opx-republish"
+    with pytest.raises(Unavailable, match=f"assuming the role {role}: EndpointConnectionError"):
+        async with open_clients(("sqs",), endpoint_url=NOWHERE, keys=("key", "secret"), role_arn=role):
+            pass
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(Unavailable, match=f"assuming the role {role}: NoCredentials"):
+        async with open_clients(("sqs",), role_arn=role):
+            pass
