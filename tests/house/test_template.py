@@ -37,7 +37,8 @@ OUTPUTS = {
     *(f"{queue}DlqUrl" for queue in ("Candidates", "Alarms", "Alertmanager", "Commands")),
     *(f"{table}TableName" for table in ("Incidents", "Events", "Idempotency")),
     *(f"{caller}PolicyArn" for caller in ("Producer", "Alertmanager", "Operator", "Controls", "Reader", "Auditor")),
-    *("SubscriberPolicyArn", "AlertmanagerTopicArn", "BusName", "BusArn", "RedriveRoleArn", "ControlsParameterName"),
+    *("SubscriberPolicyArn", "AlertmanagerTopicArn", "BusName", "BusArn", "RedriveRoleArn", "RepublishRoleArn"),
+    "ControlsParameterName",
     *("ApiUrl", "ApiId", "ApiStageName", "ApiFunctionName"),
 }
 REACHED_BY = {

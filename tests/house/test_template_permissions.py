@@ -72,6 +72,11 @@ GRANTS: dict[str, dict[str, str]] = {
     "WebhookRole": {"WebhookDestination": "events:InvokeApiDestination"},
     "RedriveRole": dict.fromkeys(("RejectedQueue", *DLQS), f"{WORK_OFF} sqs:GetQueueUrl")
     | dict.fromkeys(("CandidatesQueue", "CommandsQueue"), SEND),
+    "RepublishRole": {
+        "EventsTable": "dynamodb:Query dynamodb:Scan dynamodb:DescribeTable",
+        "Bus": "events:PutEvents",
+        "FanoutFailuresQueue": WORK_OFF,
+    },
     "AppendOnlyPolicy": {},
     "ProducerPolicy": FIND_THE_STACK | {"CandidatesQueue": SEND, "Api/v1/GET/receipts/*": INVOKE},
     "AlertmanagerPolicy": {"AlertmanagerTopic": "sns:Publish"},
@@ -154,6 +159,8 @@ def _without_rest(resource: str) -> str:
     ("FanoutRole/Properties/Policies/0/PolicyDocument/Statement/3/Resource", {"Fn::GetAtt": "RejectedQueue.Arn"}),
     ("RedriveRole/Properties/Policies/0/PolicyDocument/Statement/1/Resource/0", {"Fn::GetAtt": "AlarmsQueue.Arn"}),
     ("RedriveRole/Properties/Policies/0/PolicyDocument/Statement/0/Resource/3", GONE),
+    ("RepublishRole/Properties/Policies/0/PolicyDocument/Statement/0/Action/1", GONE),
+    ("RepublishRole/Properties/Policies/0/PolicyDocument/Statement/2/Resource", {"Fn::GetAtt": "RejectedQueue.Arn"}),
     ("CandidatesRole/Properties/Policies/0/PolicyDocument/Statement/0/Resource/2", GONE),
     ("AlertmanagerPolicy/Properties/PolicyDocument/Statement/0/Action", ["sns:Publish", "sns:Subscribe"]),
     ("ProducerPolicy/Properties/PolicyDocument/Statement/0", GONE),
@@ -194,6 +201,7 @@ def everybody_may_do_what_their_code_calls_and_no_more(parts: Parts) -> Iterator
 @PROMISES.promise(
     ("CandidatesRole/Properties/ManagedPolicyArns", GONE),
     ("RedriveRole/Properties/ManagedPolicyArns", []),
+    ("RepublishRole/Properties/ManagedPolicyArns", []),
     ("ApiRole/Properties/ManagedPolicyArns", GONE),
     *((f"AppendOnlyPolicy/Properties/PolicyDocument/Statement/0/Action/{n}", GONE) for n in range(6)),
     *((f"AppendOnlyPolicy/Properties/PolicyDocument/Statement/2/Action/{n}", GONE) for n in range(6)),
@@ -276,10 +284,14 @@ def nothing_of_ours_listens_to_our_bus(parts: Parts) -> Iterator[str]:
 @PROMISES.promise(
     ("BusPolicy", GONE),
     ("BusPolicy/Properties/Statement/Condition/ArnNotEquals/aws:PrincipalArn", {"Fn::GetAtt": "CommandsRole.Arn"}),
+    ("BusPolicy/Properties/Statement/Condition/ArnNotEquals/aws:PrincipalArn/1", {"Fn::GetAtt": "RedriveRole.Arn"}),
+    ("BusPolicy/Properties/Statement/Condition/ArnNotEquals/aws:PrincipalArn/1", GONE),
+    ("RepublishRole/Properties/Policies/0/PolicyDocument/Statement/1", GONE),
     ("BusPolicy/Properties/Statement/Effect", "Allow"),
     ("CommandsRole/Properties/Policies/0/PolicyDocument/Statement/0/Action", ["events:PutEvents"]),
 )
-def only_the_fanout_publishes(parts: Parts) -> Iterator[str]:
+def only_the_fanout_and_who_may_republish_publish(parts: Parts) -> Iterator[str]:
+    publishers = ("FanoutRole", "RepublishRole")
     policies = [policy["Statement"] for _, policy in of_type(parts, "AWS::Events::EventBusPolicy")]
     expected = {
         "Sid": "NobodyButTheFanout",
@@ -287,13 +299,13 @@ def only_the_fanout_publishes(parts: Parts) -> Iterator[str]:
         "Principal": "*",
         "Action": "events:PutEvents",
         "Resource": "Bus.Arn",
-        "Condition": {"ArnNotEquals": {"aws:PrincipalArn": "FanoutRole.Arn"}},
+        "Condition": {"ArnNotEquals": {"aws:PrincipalArn": [f"{role}.Arn" for role in publishers]}},
     }
     if policies != ([] if parts["Stage"] == "local" else [expected]):
         yield "BusPolicy"
     for name in holders(parts):
         actions = [a for s in identity_statements(parts, name) for a in as_list(s["Action"])]
-        if ("events:PutEvents" in actions) != (name == "FanoutRole"):
+        if ("events:PutEvents" in actions) != (name in publishers):
             yield name
 
 
