@@ -29,7 +29,7 @@ from pipeline.domain.base import (
     Title,
     Uuid,
 )
-from pipeline.domain.envelope import GENESIS_HASH, Change, IncidentEvent, Tip, seal
+from pipeline.domain.envelope import GENESIS_HASH, SCHEMA_VERSION, Change, IncidentEvent, Tip, seal
 from pipeline.domain.events import (
     REPORTS_TROUBLE,
     Attachment,
@@ -136,6 +136,8 @@ class Incident(Model):
     version: Sequence
     control_version: Sequence
     last_event_hash: Digest
+    # The newest version of its events; absent for 1. Code that does not know it leaves the row to newer code.
+    schema_version: Sequence | None = None
 
 
 INCIDENT: TypeAdapter[Incident] = TypeAdapter(Incident)
@@ -178,14 +180,17 @@ def evolve(incident: Incident | None, event: IncidentEvent) -> Incident:
             "version": event.sequence,
             "control_version": event.sequence if controls else incident.control_version,
             "last_event_hash": event.hash,
+            "schema_version": _newest_version(event.schema_version, incident.schema_version),
         }
     )
 
 
 def advance(
-    incident: Incident | None, incident_id: str, changes: Iterable[Change], now: datetime
+    incident: Incident | None, incident_id: str, changes: Iterable[Change], now: datetime, version: int = SCHEMA_VERSION
 ) -> tuple[tuple[IncidentEvent, ...], Incident]:
     """Seal `changes` as the incident's next events and fold them; return the events and the incident after them.
+
+    `version`: the schema version that the events are written as.
 
     Raises ValueError for a change of state that is not in the table of transitions: it is not stored, whatever decided it.
     """
@@ -194,7 +199,7 @@ def advance(
         tip = _tip(incident)
         if change.new_state is not tip.state and transition(tip.state, change.new_state) is None:
             raise ValueError(f"there is no transition {tip.state} to {change.new_state}")
-        event = seal(change, incident_id, tip, now)
+        event = seal(change, incident_id, tip, now, version)
         incident = evolve(incident, event)
         events.append(event)
     if incident is None:
@@ -206,6 +211,11 @@ def _tip(incident: Incident | None) -> Tip:
     if incident is None:
         return Tip(0, GENESIS_HASH, State.PENDING, None)
     return Tip(incident.version, incident.last_event_hash, incident.state, incident.updated_at)
+
+
+def _newest_version(of_event: int, so_far: int | None) -> int | None:
+    newest = max(of_event, so_far or 1)
+    return newest if newest > 1 else None
 
 
 def _created(event: IncidentEvent, creation: Creation) -> Incident:
@@ -232,6 +242,7 @@ def _created(event: IncidentEvent, creation: Creation) -> Incident:
         version=event.sequence,
         control_version=event.sequence,
         last_event_hash=event.hash,
+        schema_version=_newest_version(event.schema_version, None),
     )
 
 

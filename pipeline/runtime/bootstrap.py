@@ -59,7 +59,7 @@ class FanoutParts:
 
 def _loop(settings: ApiSettings | CandidatesSettings | CommandsSettings, clients: Clients, clock: Clock) -> DecisionLoop:
     tables = Tables(settings.incidents_table, settings.events_table, settings.idempotency_table)
-    return DecisionLoop(DynamoIncidentStore(clients.dynamodb, tables, clock), clock)
+    return DecisionLoop(DynamoIncidentStore(clients.dynamodb, tables, clock), clock, settings.event_schema_version)
 
 
 @asynccontextmanager

@@ -5,10 +5,12 @@ Each function has a model of its own: a variable it does not need is not asked f
 
 import os
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_snake
+
+from pipeline.domain.envelope import SCHEMA_VERSION
 
 
 class _Environment(BaseModel):
@@ -31,12 +33,20 @@ class _Environment(BaseModel):
             raise RuntimeError(f"The function's environment is not complete: {wrong}") from None
 
 
+def _writable(version: int) -> int:
+    if not 1 <= version <= SCHEMA_VERSION:
+        known = "version 1" if SCHEMA_VERSION == 1 else f"versions 1 to {SCHEMA_VERSION}"
+        raise ValueError(f"told to write version {version}, but this code reads {known}: deploy newer code first")
+    return version
+
+
 class _Tables(_Environment):
     stage: str
     incidents_table: str
     events_table: str
     idempotency_table: str
     controls_parameter: str
+    event_schema_version: Annotated[int, AfterValidator(_writable)]
     redrive_role_id: str = ""
 
 

@@ -32,8 +32,13 @@ class Ruling:
     fires: bool = True
 
 
-def commit_of(key: tuple[str, str] | None, ruling: Ruling, incident: Incident | None, now: datetime) -> Commit | Refusal:
-    """Return a ruling as the one transaction it is, or the refusal it amounts to."""
+def commit_of(
+    key: tuple[str, str] | None, ruling: Ruling, incident: Incident | None, now: datetime, version: int
+) -> Commit | Refusal:
+    """Return a ruling as the one transaction it is, or the refusal it amounts to.
+
+    `version`: the schema version that its events are written as.
+    """
     match ruling.decision:
         case Refusal() as refusal:
             return refusal
@@ -49,10 +54,10 @@ def commit_of(key: tuple[str, str] | None, ruling: Ruling, incident: Incident | 
         service, dedup_key = key
         identity = id_of(service, dedup_key, occurrence)
         pointer = Pointer(service=service, dedup_key=dedup_key, occurrence=occurrence, incident_id=identity)
-        events, after = advance(None, identity, changes, now)
+        events, after = advance(None, identity, changes, now, version)
         answer, before = Answer.CREATED, 0
     elif incident is not None:
-        events, after = advance(incident, incident.incident_id, changes, now)
+        events, after = advance(incident, incident.incident_id, changes, now, version)
         joins = key is not None or ruling.window is not None
         answer, before = Answer.JOINED if joins else Answer.APPLIED, incident.version
     else:

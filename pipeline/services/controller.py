@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from pipeline.domain.authority import Registry, Sender, authorize
+from pipeline.domain.authority import Registry, authorize
 from pipeline.domain.base import read
 from pipeline.domain.candidates import Candidate, Key, Received
 from pipeline.domain.canonical import Document, digest, parse_document
@@ -30,12 +30,17 @@ from pipeline.services.rehearsal import RehearsalStore
 
 @dataclass(frozen=True, slots=True)
 class CommandWork:
-    """A readable command: what it asks, who signed it, and its key."""
+    """A readable command: what it asks, who signed it, and its key.
+
+    `row_version`: it is meant for the incident as it was at this version, and refused where anything has happened since. No
+    body can say it; its expectedVersion is the controlVersion, which evidence and notes don't move.
+    """
 
     command: Command
     received: Received
     key: Key
     request_digest: str
+    row_version: int | None = None
 
     @property
     def operation(self) -> str:
@@ -53,7 +58,7 @@ class ControllerService:
 
     def rehearsing(self) -> "ControllerService":
         """Return a controller that decides like this one and writes nothing: for telling what a command would do."""
-        loop = DecisionLoop(RehearsalStore(self.loop.store), self.loop.clock)
+        loop = DecisionLoop(RehearsalStore(self.loop.store), self.loop.clock, self.loop.schema_version)
         return ControllerService(loop, self.policies, self.registry, self.controls)
 
     def read(self, body: str, received: Received) -> CommandWork:
@@ -86,7 +91,7 @@ class ControllerService:
         actor = authorize(self.registry, sender, command.authority, command.type, None)
         if isinstance(actor, Refusal) and actor.code is not Code.AUTHORITY_UNCLEAR:
             return await self.loop.refuse_unless_replayed(request, actor)
-        return await self._on_incident(command, sender, request, view, deadline)
+        return await self._on_incident(command, work, request, view, deadline)
 
     async def take_all(self, works: Sequence[CommandWork], view: View, deadline: float) -> tuple[tuple[Answered, ...], ...]:
         """Apply commands one after the other, in the order they stand in; return what became of each."""
@@ -103,8 +108,9 @@ class ControllerService:
         return tuple(answers)
 
     async def _on_incident(
-        self, command: OnIncident, sender: Sender, request: Request, view: View, deadline: float
+        self, command: OnIncident, work: CommandWork, request: Request, view: View, deadline: float
     ) -> Outcome:
+        sender = work.received.sender
         # The live controls are asked by the gate alone: nobody must wait for them to resolve an incident.
         asks = isinstance(command, RequestPromotion)
         gate = Gate(self.policies, await self.controls.current()) if asks else Gate(self.policies)
@@ -116,6 +122,8 @@ class ControllerService:
             actor = authorize(self.registry, sender, command.authority, command.type, incident.service)
             if isinstance(actor, Refusal):
                 return actor
+            if work.row_version not in (None, incident.version):
+                return _moved_on(incident)
             return decide_command(command, incident, actor, gate)
 
         async def reload() -> Incident | None:
@@ -162,3 +170,8 @@ class ControllerService:
         outcomes: dict[str, Outcome] = {}
         await apply_candidates(self.loop, case, view, deadline, outcomes)
         return outcomes[request.receipt_id]
+
+
+def _moved_on(incident: Incident) -> Refusal:
+    detail = f"Something has happened to it since: it is at version {incident.version}."
+    return Refusal(Code.VERSION_STALE, detail, None, incident.incident_id, incident.state.value)

@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from pipeline.domain.correlation import Window
 from pipeline.domain.decisions import GATE, Accepted
-from pipeline.domain.envelope import IncidentEvent
+from pipeline.domain.envelope import SCHEMA_VERSION, IncidentEvent
 from pipeline.domain.errors import Code, Conflict, Corrupt, Refusal, Unavailable
 from pipeline.domain.incidents import Incident
 from pipeline.domain.occurrences import TOGETHER_MAX
@@ -165,11 +165,15 @@ class _Situation:
 
 
 class DecisionLoop:
-    """Turns a case into exactly one effect on the store for each of its requests."""
+    """Turns a case into exactly one effect on the store for each of its requests.
 
-    def __init__(self, store: IncidentStore, clock: Clock) -> None:
+    `schema_version`: what its events are written as.
+    """
+
+    def __init__(self, store: IncidentStore, clock: Clock, schema_version: int = SCHEMA_VERSION) -> None:
         self.store = store
         self.clock = clock
+        self.schema_version = schema_version
         self.known = KnownKeys()
         self.turns = Turns(clock)
 
@@ -246,7 +250,7 @@ class DecisionLoop:
                 situation.incident, situation.fresh = await case.reload(), True
                 ruling = case.rule(situation.incident, offered)
             now = self.clock.now()
-            commit = commit_of(case.key, ruling, situation.incident, now)
+            commit = commit_of(case.key, ruling, situation.incident, now, self.schema_version)
             if isinstance(commit, Refusal):
                 if commit.code is Code.TOO_LARGE and len(ruling.requests) > 1:
                     situation.together = len(ruling.requests) // 2

@@ -25,7 +25,7 @@ from pipeline.domain.authority import (
 )
 from pipeline.domain.candidates import KEY_KINDS
 from pipeline.domain.canonical import Document
-from pipeline.domain.envelope import IncidentEvent
+from pipeline.domain.envelope import read_stored_event
 from pipeline.domain.errors import Code, Refusal, Rejected
 from pipeline.domain.ids import receipt_id
 from pipeline.domain.incidents import Incident, evolve
@@ -96,7 +96,7 @@ class ReadingService:
             raise _too_long("version", incident_id)
         then: Incident | None = None
         async for document in self.store.history(incident_id, 0, version or FOLDED_MAX + 1):
-            event = IncidentEvent.from_document(document)
+            event = read_stored_event(document)
             if at is not None and event.timestamp > at:
                 break
             if event.sequence > FOLDED_MAX:

@@ -5,14 +5,13 @@ back in canonical form, so a hash made before the write verifies after the read.
 """
 
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from pipeline.domain.base import read
 from pipeline.domain.canonical import Document, format_time, normalise
 from pipeline.domain.correlation import WINDOW, Window
-from pipeline.domain.envelope import IncidentEvent
+from pipeline.domain.envelope import IncidentEvent, read_stored
 from pipeline.domain.errors import Corrupt, Rejected
 from pipeline.domain.ids import CREATED_SHARDS, SERVICE_SHARDS, STATE_SHARDS, pointer_id, shard
 from pipeline.domain.incidents import INCIDENT, Incident
@@ -21,7 +20,6 @@ from pipeline.domain.transitions import State
 from pipeline.services.ports import Pointer, Position, position
 
 Item = dict[str, dict[str, Any]]
-M = TypeVar("M")
 
 PK: Final = "pk"
 STATE_SHARD: Final = "stateShard"
@@ -48,8 +46,10 @@ def incident_item(incident: Incident) -> Item:
 
 
 def read_incident(item: Item) -> Incident:
-    """Read an incident's row. Raises `Corrupt` where it is none."""
-    return _read(INCIDENT, without_keys(from_item(item)), "incident")
+    """Read an incident's row. Like all that read here: raises `Unavailable` where newer code wrote it, `Corrupt` where it is
+    none.
+    """
+    return read_stored(INCIDENT, without_keys(from_item(item)), "incident")
 
 
 def pointer_item(pointer: Pointer) -> Item:
@@ -57,8 +57,8 @@ def pointer_item(pointer: Pointer) -> Item:
 
 
 def read_pointer(item: Item) -> Pointer:
-    """Read a pointer's row. Raises `Corrupt` where it is none."""
-    return _read(POINTER, without_keys(from_item(item)), "pointer")
+    """Read a pointer's row."""
+    return read_stored(POINTER, without_keys(from_item(item)), "pointer")
 
 
 def receipt_item(receipt: IdempotencyRecord) -> Item:
@@ -66,8 +66,8 @@ def receipt_item(receipt: IdempotencyRecord) -> Item:
 
 
 def read_receipt(item: Item) -> IdempotencyRecord:
-    """Read a receipt. Raises `Corrupt` where it is none."""
-    return _read(RECEIPT, without_keys(from_item(item)), "receipt")
+    """Read a receipt."""
+    return read_stored(RECEIPT, without_keys(from_item(item)), "receipt")
 
 
 def window_item(window: Window) -> Item:
@@ -75,8 +75,8 @@ def window_item(window: Window) -> Item:
 
 
 def read_window(item: Item) -> Window:
-    """Read a correlation window's row. Raises `Corrupt` where it is none."""
-    return _read(WINDOW, without_keys(from_item(item)), "window")
+    """Read a correlation window's row."""
+    return read_stored(WINDOW, without_keys(from_item(item)), "window")
 
 
 def event_item(event: IncidentEvent) -> Item:
@@ -112,14 +112,6 @@ def row_key(key: str) -> Item:
 def without_keys(document: Document) -> Document:
     """Return a row's document without the attributes that only find it."""
     return {name: value for name, value in document.items() if name not in INDEX_KEYS}
-
-
-def _read(adapter: TypeAdapter[M], document: Document, kind: str) -> M:
-    try:
-        return read(adapter, document)
-    except Rejected as error:
-        identity = document.get("incidentId")
-        raise Corrupt(f"a stored {kind} cannot be read: {error}", identity if isinstance(identity, str) else None) from error
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ REVIEW = (
 
 TRANSITIONS_DIGEST = "e237fd7f0e395a2fe026649d15e8eb6b9bf0998d5137dbdf3982440b7848f439"
 SCHEMA_DIGESTS = {
-    "Incident": "e1bde19205883ffc3712dcc0168280355103ba2ed87c4e1367b9fef97b3d1ebd",
+    "Incident": "9b676f592496413dc19b1195d08958a71a60fbfb1632fd30cbec3e1554211633",
     "IncidentEvent": "ddd4cd1a4792ffdb6700b7cb9e97a571db27338cdde1e58c76ca02c5d7eb98e8",
     "facts": "79a7ca2d90448ea60b70c189be2bf1cf0a705a5fe1098e07c8f8f63232676a35",
     "IdempotencyRecord": "1d3bc9c150f9e8268e2cccf5a5e7acd0a1c6892a76a89271c4214f28971a0db3",

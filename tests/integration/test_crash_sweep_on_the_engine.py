@@ -130,6 +130,7 @@ class Host:
             "OPX_ALERTMANAGER_QUEUE_ARN": ALERTMANAGER_ARN,
             "OPX_COMMANDS_QUEUE_URL": self.urls["commands"],
             "OPX_CONTROLS_PARAMETER": f"{prefix}-controls",
+            "OPX_EVENT_SCHEMA_VERSION": "1",
             "OPX_BUS_NAME": f"{prefix}-bus",
             "OPX_FANOUT_FAILURES_QUEUE_URL": self.urls["failures"],
         }

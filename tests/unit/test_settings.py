@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.domain.envelope import SCHEMA_VERSION
 from pipeline.runtime.settings import CandidatesSettings, CommandsSettings, FanoutSettings
 
 TEMPLATE = Path(__file__).parents[2] / "template.yaml"
@@ -16,6 +17,7 @@ TABLES = (
     "OPX_IDEMPOTENCY_TABLE",
     "OPX_REJECTED_QUEUE_URL",
     "OPX_CONTROLS_PARAMETER",
+    "OPX_EVENT_SCHEMA_VERSION",
 )
 NEEDED: dict[Any, tuple[str, ...]] = {
     CandidatesSettings: (
@@ -35,9 +37,11 @@ FUNCTIONS = {
 
 def complete(model: Any) -> dict[str, str]:
     """The variables of the template, and the one that Lambda itself sets in every function."""
-    return {name: name.lower() for name in NEEDED[model]} | {"AWS_REGION": "eu-west-1"}
+    given = {name: name.lower() for name in NEEDED[model]} | {"AWS_REGION": "eu-west-1"}
+    return given | ({VERSION: "1"} if VERSION in given else {})
 
 
+VERSION = "OPX_EVENT_SCHEMA_VERSION"
 EACH = [pytest.param(model, name, id=f"{model.__name__}-{name}") for model, names in NEEDED.items() for name in names]
 
 
@@ -46,7 +50,9 @@ def test_a_complete_environment_is_read(model: Any) -> None:
     settings = model.read(complete(model) | {"PATH": "/bin", "OPX_SOMETHING_ELSE": "x"})
     read = settings.model_dump()
     assert {f"OPX_{name.upper()}" for name in read} >= set(NEEDED[model])
-    assert all(read[name.removeprefix("OPX_").lower()] == name.lower() for name in NEEDED[model])
+    texts = [name for name in NEEDED[model] if name != VERSION]
+    assert all(read[name.removeprefix("OPX_").lower()] == name.lower() for name in texts)
+    assert read.get("event_schema_version", 1) == 1
 
 
 @pytest.mark.parametrize(("model", "name"), EACH)
@@ -71,6 +77,14 @@ def test_nothing_of_the_environment_stands_in_the_error() -> None:
     assert "a-value" not in str(told.value)
     assert told.value.__cause__ is None
     assert told.value.__suppress_context__
+
+
+@pytest.mark.parametrize("version", ["0", str(SCHEMA_VERSION + 1), "-1", "one", ""])
+def test_a_function_told_to_write_what_it_does_not_read_does_not_start(version: str) -> None:
+    with pytest.raises(RuntimeError, match=VERSION) as told:
+        CommandsSettings.read(complete(CommandsSettings) | {VERSION: version})
+    if version.lstrip("-").isdecimal():
+        assert "deploy newer code first" in str(told.value)
 
 
 def test_a_function_works_where_it_is_deployed() -> None:
