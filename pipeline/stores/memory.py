@@ -6,9 +6,9 @@ through the same reading and writing. Nothing survives the process.
 
 from collections.abc import AsyncIterator
 
-from pipeline.domain.base import read
 from pipeline.domain.canonical import Document
 from pipeline.domain.correlation import WINDOW, Window
+from pipeline.domain.envelope import read_stored
 from pipeline.domain.errors import Corrupt
 from pipeline.domain.ids import pointer_id
 from pipeline.domain.incidents import INCIDENT, Incident
@@ -46,7 +46,7 @@ class MemoryStore:
     async def commit(self, commit: Commit) -> CommitResult:
         known = [self.receipts[receipt.id] for receipt in commit.receipts if receipt.id in self.receipts]
         if known:
-            return ReceiptExists(tuple(read(RECEIPT, document) for document in known))
+            return ReceiptExists(tuple(read_stored(RECEIPT, document, "receipt") for document in known))
         refused = (
             self._window_in_the_way(commit)
             or self._pointer_in_the_way(commit)
@@ -76,7 +76,7 @@ class MemoryStore:
         if commit.window is None:
             return None
         known = self.windows.get(commit.window.id)
-        window = None if known is None else read(WINDOW, known)
+        window = None if known is None else read_stored(WINDOW, known, "window")
         return None if (window.version if window else 0) == commit.window.version - 1 else WindowMoved(window)
 
     def _pointer_in_the_way(self, commit: Commit) -> PointerMoved | None:
@@ -110,7 +110,7 @@ class MemoryStore:
 
     def _row(self, incident_id: str) -> Incident | None:
         document = self.incidents.get(incident_id)
-        return None if document is None else read(INCIDENT, document)
+        return None if document is None else read_stored(INCIDENT, document, "incident")
 
     async def load(self, incident_id: str) -> Incident | None:
         return self._row(incident_id)
@@ -120,11 +120,11 @@ class MemoryStore:
 
     async def load_window(self, window_id: str) -> Window | None:
         document = self.windows.get(window_id)
-        return None if document is None else read(WINDOW, document)
+        return None if document is None else read_stored(WINDOW, document, "window")
 
     async def load_receipt(self, receipt_id: str) -> IdempotencyRecord | None:
         document = self.receipts.get(receipt_id)
-        return None if document is None else read(RECEIPT, document)
+        return None if document is None else read_stored(RECEIPT, document, "receipt")
 
     async def history(self, incident_id: str, after: int = 0, limit: int | None = None) -> AsyncIterator[Document]:
         behind = [document for sequence, document in sorted(self.events.get(incident_id, {}).items()) if sequence > after]
@@ -137,7 +137,7 @@ class MemoryStore:
                 yield document
 
     async def page(self, listing: Listing) -> Page:
-        rows = [read(INCIDENT, document) for document in self.incidents.values()]
+        rows = [read_stored(INCIDENT, document, "incident") for document in self.incidents.values()]
         if listing.before is not None:
             rows = [row for row in rows if position(row) < listing.before]
         rows.sort(key=position, reverse=True)
