@@ -14,10 +14,11 @@ parts = environment.open(bootstrap.fanout(FanoutSettings.read()))
 def handler(event: dict[str, Any], context: Any) -> None:
     """Publish a batch; raising makes the stream deliver it again, as often as it keeps the records."""
     parts.telemetry.begin(context.aws_request_id)
+    records = stream_records_of(event)
     try:
-        parts.telemetry.relayed(environment.run(parts.service.relay(stream_records_of(event))))
+        parts.telemetry.relayed(environment.run(parts.service.relay(records)))
     except Exception as error:
-        parts.telemetry.relay_failed(error)
+        parts.telemetry.relay_failed(error, parts.service.oldest_s(records))
         raise
     finally:
         parts.telemetry.flush()

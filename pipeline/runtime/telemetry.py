@@ -1,7 +1,7 @@
 """Logs and metrics: one canonical line per message, request, record and transition; metrics in EMF by way of Powertools.
 
-Must never write a body, a reason or the environment: no personal data beyond actorId. The one dimension is `service`, a
-function each; what came of messages is told by metrics of their own (Applied, IdempotencyHits, Refused), never by ids.
+Must never write a body, a reason or the environment: no personal data beyond actorId. Which metrics there are is said in
+`metrics`; what came of messages is told by metrics of their own (Applied, IdempotencyHits, Refused), never by dimensions.
 """
 
 from dataclasses import dataclass
@@ -9,14 +9,21 @@ from datetime import datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
 
 from pipeline.api.requests import HttpRequest
+from pipeline.api.routes import DRY_RUN
+from pipeline.domain.candidates import OPERATION as CANDIDATE
+from pipeline.domain.commands import ChangeState, Dismiss, RequestPromotion
 from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.errors import Conflict, Corrupt, OpxError, Unavailable
+from pipeline.domain.events import IncidentOpened, PromotionDecided
+from pipeline.domain.promotion import Outcome as Verdict
+from pipeline.domain.receipts import Answer
 from pipeline.domain.transitions import State
+from pipeline.runtime.metrics import MEASURES, NAMESPACE, Metric
 from pipeline.services.decision import Applied, Outcome, Refused, Replayed
 from pipeline.services.fanout import Published
+from pipeline.services.intake import DETECTION
 from pipeline.services.ports import Message
 
 
@@ -45,6 +52,14 @@ class Answered:
 
 
 _AUTHORITY_STATUS = 403
+# Commands that would change a state.
+_MOVING = {command.model_fields["type"].default for command in (ChangeState, Dismiss, RequestPromotion)}
+_OF_VERDICT = {
+    Verdict.PROMOTE: Metric.CANDIDATES_PROMOTED,
+    Verdict.DEFER: Metric.CANDIDATES_DEFERRED,
+    Verdict.REJECT: Metric.CANDIDATES_REJECTED,
+    Verdict.SUPPRESS: Metric.CANDIDATES_SUPPRESSED,
+}
 
 
 class Telemetry:
@@ -53,7 +68,7 @@ class Telemetry:
     def __init__(self, door: str) -> None:
         self.door = door
         self.log = Logger(service=f"opx-{door}", log_uncaught_exceptions=False)
-        self.metrics = Metrics(namespace="opx", service=f"opx-{door}")
+        self.metrics = Metrics(namespace=NAMESPACE, service=f"opx-{door}")
         self.request_id = ""
 
     def begin(self, request_id: str) -> None:
@@ -63,13 +78,13 @@ class Telemetry:
         if self.metrics.metric_set:
             self.metrics.flush_metrics()
 
-    def _count(self, name: str, value: float = 1) -> None:
-        self.metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
+    def _count(self, metric: Metric, value: float = 1) -> None:
+        self.metrics.add_metric(name=metric, unit=MEASURES[metric].unit, value=value)
 
     def controls_unread(self, failure: str | None) -> None:
         """Warn and count where the live controls in force are older than they should be. `failure` None: they are not."""
         if failure is not None:
-            self._count("ControlsUnread")
+            self._count(Metric.CONTROLS_UNREAD)
             self.log.warning("controls", extra={"outcome": "unread", "reason": failure, "request_id": self.request_id})
 
     # --- queues ----------------------------------------------------------------------------------------------------------
@@ -90,28 +105,31 @@ class Telemetry:
                 pass
             case Applied():
                 line |= self._applied(report.outcome, report.message.sent_at)
+                self._judged(report.outcome)
             case Replayed(receipt):
                 line |= {"outcome": "replayed", "incident_id": receipt.incident_id, "answer": receipt.result.answer}
-                self._count("IdempotencyHits")
+                self._count(Metric.IDEMPOTENCY_HITS)
                 refused = receipt.refusal() is not None
             case Refused(refusal):
                 line |= {"outcome": "refused", "code": refusal.code, "incident_id": refusal.incident_id}
                 line |= {"field": refusal.field, "principal": report.principal or report.message.sender_id.partition(":")[0]}
-                self._count("Refused")
+                self._count(Metric.REFUSED)
                 refused = True
                 if refusal.status == _AUTHORITY_STATUS:
-                    self._count("AuthorityRefusals")
+                    self._count(Metric.AUTHORITY_REFUSALS)
         if report.error is not None:
             line |= self._failed(report.error)
         elif refused:
-            self._count("RejectedMessages")
+            self._count(Metric.REJECTED_MESSAGES)
+        if report.operation in _MOVING and (report.error is not None or isinstance(report.outcome, Refused)):
+            self._count(Metric.TRANSITION_FAILURES)
         level = self.log.error if report.error is not None else self.log.info
         level("message", extra=line)
 
     def _applied(self, applied: Applied, sent_at: datetime) -> dict[str, Any]:
-        self._count("Applied")
+        self._count(Metric.APPLIED)
         if applied.first and applied.attempts > 1:
-            self._count("Conflicts", applied.attempts - 1)
+            self._count(Metric.CONFLICTS, applied.attempts - 1)
         incident, before = applied.incident, applied.before
         answer = applied.receipt.result.answer
         line: dict[str, Any] = {"outcome": "applied", "answer": answer, "attempts": applied.attempts}
@@ -122,17 +140,29 @@ class Telemetry:
         line |= {"incident_id": incident.incident_id, "from": origin, "to": incident.state, "version": incident.version}
         line["actor_type"] = applied.actor_type
         if answer == "created":
-            self._count("IncidentsCreated")
+            self._count(Metric.INCIDENTS_CREATED)
         for event in applied.events if applied.first else ():
             if event.new_state is not event.previous_state:
                 self._transition(event, line, sent_at)
         return line
 
+    def _judged(self, applied: Applied) -> None:
+        """Count what came of a candidate or a detection: each under one name."""
+        answer = applied.receipt.result.answer
+        if answer is Answer.COUNTED:
+            self._count(Metric.DETECTIONS_COUNTED)
+        elif answer is Answer.NOTHING_OPEN:
+            self._count(Metric.CANDIDATES_WITHOUT_EFFECT)
+        elif applied.receipt.operation in (CANDIDATE, DETECTION):
+            # What was decided together is one decision, and it is the first's.
+            decisions = [fact.metadata.decision for fact in _judgements(applied)] if applied.first else []
+            self._count(_OF_VERDICT[decisions[-1].outcome] if decisions else Metric.CANDIDATES_JOINED)
+
     def _transition(self, event: IncidentEvent, line: dict[str, Any], sent_at: datetime) -> None:
-        self._count("Transitions")
+        self._count(Metric.TRANSITIONS)
         # From the sender's queue to the committed transaction: what a person waits for.
         latency_ms = (event.timestamp - sent_at).total_seconds() * 1000
-        self.metrics.add_metric(name="TransitionLatency", unit=MetricUnit.Milliseconds, value=max(0.0, latency_ms))
+        self._count(Metric.TRANSITION_LATENCY, max(0.0, latency_ms))
         step = {"from": event.previous_state, "to": event.new_state, "version": event.sequence}
         step |= {"actor_type": event.actor.authority_type, "request_id": self.request_id}
         self.log.info("transition", extra=line | step)
@@ -141,11 +171,11 @@ class Telemetry:
         kind = type(error).__name__
         match error:
             case Corrupt():
-                self._count("Corruption")
+                self._count(Metric.CORRUPTION)
             case Unavailable() | Conflict():
-                self._count("Unavailable")
+                self._count(Metric.UNAVAILABLE)
             case _:
-                self._count("Crashes")
+                self._count(Metric.CRASHES)
         line: dict[str, Any] = {
             "outcome": "failed",
             "error": kind,
@@ -161,9 +191,9 @@ class Telemetry:
     def answered(self, answered: Answered) -> None:
         """Log and count one request."""
         request, outcome = answered.request, answered.outcome
-        self._count("ApiRequests")
-        self._count("ApiFailures", float(answered.status >= 500))
-        self.metrics.add_metric(name="ApiLatency", unit=MetricUnit.Milliseconds, value=answered.duration_s * 1000)
+        self._count(Metric.API_REQUESTS)
+        self._count(Metric.API_FAILURES, float(answered.status >= 500))
+        self._count(Metric.API_LATENCY, answered.duration_s * 1000)
         line: dict[str, Any] = {
             "operation": request.route.name,
             "status": answered.status,
@@ -178,16 +208,19 @@ class Telemetry:
             line |= self._applied(outcome, request.received_at)
         elif isinstance(outcome, Replayed):
             line |= {"outcome": "replayed", "incident_id": outcome.receipt.incident_id}
-            self._count("IdempotencyHits")
+            self._count(Metric.IDEMPOTENCY_HITS)
         elif answered.error is not None:
             line |= self._failed(answered.error)
         elif answered.code is not None:
             line["outcome"] = "refused"
-            self._count("Refused")
+            self._count(Metric.REFUSED)
             if answered.status == _AUTHORITY_STATUS:
-                self._count("AuthorityRefusals")
+                self._count(Metric.AUTHORITY_REFUSALS)
         else:
             line["outcome"] = "read"
+        done = isinstance(outcome, Applied | Replayed) or answered.code is None
+        if request.route.operation in _MOVING and not done and request.query.get(DRY_RUN) != ("true",):
+            self._count(Metric.TRANSITION_FAILURES)
         level = self.log.error if answered.error is not None else self.log.info
         level("request", extra=line)
 
@@ -195,12 +228,12 @@ class Telemetry:
 
     def relayed(self, published: Published) -> None:
         """Log and count one batch of stream records."""
-        self._count("EventsPublished", len(published.published))
-        self._count("EventsFailed", len(published.failed))
+        self._count(Metric.EVENTS_PUBLISHED, len(published.published))
+        self._count(Metric.EVENTS_FAILED, len(published.failed))
         if published.corrupt:
-            self._count("Corruption", published.corrupt)
+            self._count(Metric.CORRUPTION, published.corrupt)
         for document, lag_s in zip(published.published, published.lags_s, strict=True):
-            self.metrics.add_metric(name="FanoutLag", unit=MetricUnit.Milliseconds, value=max(0.0, lag_s * 1000))
+            self._count(Metric.FANOUT_LAG, max(0.0, lag_s * 1000))
             self.log.info(
                 "event",
                 extra={
@@ -223,10 +256,16 @@ class Telemetry:
                 },
             )
 
-    def relay_failed(self, error: Exception) -> None:
-        """Log and count a batch that the stream will deliver again."""
-        self._count("FanoutUnavailable")
+    def relay_failed(self, error: Exception, oldest_s: float | None = None) -> None:
+        """Log and count a batch that the stream will deliver again. `oldest_s`: its oldest event's age, if one was read."""
+        self._count(Metric.FANOUT_UNAVAILABLE)
+        if oldest_s is not None:
+            self._count(Metric.FANOUT_LAG, max(0.0, oldest_s * 1000))
         self.log.error("batch", extra={"outcome": "retry", "request_id": self.request_id} | self._failed(error))
+
+
+def _judgements(applied: Applied) -> list[IncidentOpened | PromotionDecided]:
+    return [event.fact for event in applied.events if isinstance(event.fact, IncidentOpened | PromotionDecided)]
 
 
 def _frames(error: Exception) -> list[str]:

@@ -73,6 +73,13 @@ class FanoutService:
         lags = tuple((now - parse_time(document["timestamp"])).total_seconds() for document in published)
         return Published(tuple(published), tuple(failed), lags)
 
+    def oldest_s(self, records: Sequence[StreamRecord]) -> float | None:
+        """Return the age in seconds of a batch's oldest event, or None where no event in it can be read."""
+        now = self.clock.now()
+        readable = [checked for checked in map(_check, records) if not isinstance(checked, FailedRecord)]
+        ages = [(now - parse_time(document["timestamp"])).total_seconds() for document in readable]
+        return max(ages, default=None)
+
 
 def entry_of(document: Document, *, replayed: bool = False) -> BusEntry:
     """Return the bus entry of a stored event."""
