@@ -27,9 +27,9 @@ CACHE = ROOT / ".opx" / "build-cache"
 PINS = ROOT / "infra" / "requirements" / "runtime.txt"
 
 # What of our own does not run in a function.
-NOT_DEPLOYED = ("pipeline/cli", "pipeline/local", "pipeline/clients")
+NOT_DEPLOYED = ("pipeline/cli", "pipeline/local", "pipeline/clients", "pipeline/replay")
 # botocore carries 400 service models; reading their folder listing alone costs start-up time.
-SERVICE_MODELS = frozenset({"dynamodb", "events", "sqs", "ssm", "sts"})
+SERVICE_MODELS = frozenset({"dynamodb", "events", "lambda", "sqs", "ssm", "sts"})
 # What the event handler needs of Powertools' utilities; the others are never imported, and some would want boto3.
 POWERTOOLS_UTILITIES = frozenset({"data_classes", "jmespath_utils", "metadata", "typing"})
 # Found by import, never by name: metadata, stubs, sources of compiled modules, scripts, tests.

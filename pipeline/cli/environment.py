@@ -16,11 +16,12 @@ _TABLES: Final = {
     "OPX_INCIDENTS_TABLE": "IncidentsTableName",
     "OPX_EVENTS_TABLE": "EventsTableName",
     "OPX_IDEMPOTENCY_TABLE": "IdempotencyTableName",
-    "OPX_CONTROLS_PARAMETER": "ControlsParameterName",
+    "OPX_EVENT_SCHEMA_VERSION": "EventSchemaVersion",
 }
-_QUEUES: Final = _TABLES | {"OPX_REJECTED_QUEUE_URL": "RejectedQueueUrl"}
+_DECIDING: Final = _TABLES | {"OPX_CONTROLS_PARAMETER": "ControlsParameterName"}
+_QUEUES: Final = _DECIDING | {"OPX_REJECTED_QUEUE_URL": "RejectedQueueUrl"}
 _OF_FUNCTION: Final = {
-    "ApiFunction": _TABLES,
+    "ApiFunction": _DECIDING,
     "CandidatesFunction": _QUEUES
     | {
         "OPX_CANDIDATES_QUEUE_URL": "CandidatesQueueUrl",
@@ -31,6 +32,21 @@ _OF_FUNCTION: Final = {
     },
     "CommandsFunction": _QUEUES | {"OPX_COMMANDS_QUEUE_URL": "CommandsQueueUrl"},
     "FanoutFunction": {"OPX_BUS_NAME": "BusName", "OPX_FANOUT_FAILURES_QUEUE_URL": "FanoutFailuresQueueUrl"},
+    "RetentionFunction": _TABLES
+    | {"OPX_RETENTION_ROLE_ID": "RetentionRoleId", "OPX_ARCHIVE_AFTER_DAYS": "ArchiveAfterDays"},
+    "HealthFunction": {
+        "OPX_CANDIDATES_QUEUE_URL": "CandidatesQueueUrl",
+        "OPX_ALARMS_QUEUE_URL": "AlarmsQueueUrl",
+        "OPX_ALERTMANAGER_QUEUE_URL": "AlertmanagerQueueUrl",
+        "OPX_COMMANDS_QUEUE_URL": "CommandsQueueUrl",
+        "OPX_REJECTED_QUEUE_URL": "RejectedQueueUrl",
+        "OPX_FANOUT_FAILURES_QUEUE_URL": "FanoutFailuresQueueUrl",
+        "OPX_CANDIDATES_DLQ_URL": "CandidatesDlqUrl",
+        "OPX_ALARMS_DLQ_URL": "AlarmsDlqUrl",
+        "OPX_ALERTMANAGER_DLQ_URL": "AlertmanagerDlqUrl",
+        "OPX_COMMANDS_DLQ_URL": "CommandsDlqUrl",
+        "OPX_FANOUT_MAPPING_ID": "FanoutMappingId",
+    },
 }
 
 

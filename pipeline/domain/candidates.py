@@ -78,8 +78,8 @@ class Detection:
 
 
 # Chosen by the caller; derived from the body or the queue's message; from a native event; of the HTTP API, from the whole
-# request with its If-Match, or from its id alone.
-KEY_KINDS: Final = ("caller", "body", "message", "cloudwatch", "alertmanager", "if-match", "request")
+# request with its If-Match, or from its id alone; of retention, from the incident that it archives.
+KEY_KINDS: Final = ("caller", "body", "message", "cloudwatch", "alertmanager", "if-match", "request", "retention")
 
 
 @dataclass(frozen=True, slots=True)

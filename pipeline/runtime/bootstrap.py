@@ -6,22 +6,34 @@ Every function is an async context manager over its settings; clients are open i
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
-from pipeline.domain.authority import Registry
+from pipeline.domain.authority import Registry, Sender
 from pipeline.runtime import shipped
 from pipeline.runtime.clock import SystemClock
-from pipeline.runtime.settings import ApiSettings, CandidatesSettings, CommandsSettings, FanoutSettings
+from pipeline.runtime.settings import (
+    ApiSettings,
+    CandidatesSettings,
+    CommandsSettings,
+    FanoutSettings,
+    HealthSettings,
+    RetentionSettings,
+)
 from pipeline.runtime.telemetry import Telemetry
+from pipeline.runtime.telemetry_scheduled import HealthTelemetry, RetentionTelemetry
+from pipeline.services import health as measuring
 from pipeline.services.controller import ControllerService
 from pipeline.services.decision import DecisionLoop
 from pipeline.services.fanout import FanoutService
 from pipeline.services.intake import IntakeService
 from pipeline.services.ports import Clock, RejectedQueue, SourceQueue
 from pipeline.services.reading import ReadingService
+from pipeline.services.retention import RetentionService
 from pipeline.stores.clients import Clients, open_clients
 from pipeline.stores.controls import FixedControls, SsmControls
 from pipeline.stores.dynamodb import DynamoIncidentStore, Tables
 from pipeline.stores.eventbridge import EventBridgeBus
+from pipeline.stores.meters import LambdaMapping, SqsDepths
 from pipeline.stores.queues import SqsFailureQueue, SqsRejectedQueue, SqsSourceQueue
 
 
@@ -57,7 +69,23 @@ class FanoutParts:
     telemetry: Telemetry
 
 
-def _loop(settings: ApiSettings | CandidatesSettings | CommandsSettings, clients: Clients, clock: Clock) -> DecisionLoop:
+@dataclass(frozen=True, slots=True)
+class RetentionParts:
+    service: RetentionService
+    clock: Clock
+    telemetry: RetentionTelemetry
+
+
+@dataclass(frozen=True, slots=True)
+class HealthParts:
+    service: measuring.HealthService
+    telemetry: HealthTelemetry
+
+
+Deciding = ApiSettings | CandidatesSettings | CommandsSettings | RetentionSettings
+
+
+def _loop(settings: Deciding, clients: Clients, clock: Clock) -> DecisionLoop:
     tables = Tables(settings.incidents_table, settings.events_table, settings.idempotency_table)
     return DecisionLoop(DynamoIncidentStore(clients.dynamodb, tables, clock), clock, settings.event_schema_version)
 
@@ -143,4 +171,51 @@ async def fanout(settings: FanoutSettings) -> AsyncIterator[FanoutParts]:
                 clock,
             ),
             telemetry=Telemetry("fanout"),
+        )
+
+
+@asynccontextmanager
+async def retention(settings: RetentionSettings) -> AsyncIterator[RetentionParts]:
+    """Parts of the function that archives."""
+    clock = SystemClock()
+    registry = shipped.registry(settings.stage, retention_role_id=settings.retention_role_id)
+    async with open_clients(("dynamodb",), region=settings.region) as clients:
+        # The gate alone asks the live controls, and nothing that retention does comes before it.
+        controller = ControllerService(_loop(settings, clients, clock), shipped.policies(), registry, FixedControls())
+        yield RetentionParts(
+            service=RetentionService(
+                controller,
+                Sender(settings.retention_role_id, settings.function_name),
+                timedelta(days=settings.archive_after_days),
+            ),
+            clock=clock,
+            telemetry=RetentionTelemetry(),
+        )
+
+
+@asynccontextmanager
+async def health(settings: HealthSettings) -> AsyncIterator[HealthParts]:
+    """Parts of the function that measures."""
+    urls = {
+        "candidates": settings.candidates_queue_url,
+        "alarms": settings.alarms_queue_url,
+        "alertmanager": settings.alertmanager_queue_url,
+        "commands": settings.commands_queue_url,
+        measuring.REJECTED: settings.rejected_queue_url,
+        measuring.FANOUT_FAILURES: settings.fanout_failures_queue_url,
+        "candidates-dlq": settings.candidates_dlq_url,
+        "alarms-dlq": settings.alarms_dlq_url,
+        "alertmanager-dlq": settings.alertmanager_dlq_url,
+        "commands-dlq": settings.commands_dlq_url,
+        measuring.WEBHOOK_DLQ: settings.webhook_dlq_url,
+    }
+    known = {name: url for name, url in urls.items() if url}
+    async with open_clients(("sqs", "lambda"), region=settings.region) as clients:
+        yield HealthParts(
+            service=measuring.HealthService(
+                SqsDepths(clients.sqs, known),
+                LambdaMapping(clients.of("lambda"), settings.fanout_mapping_id),
+                tuple(known),
+            ),
+            telemetry=HealthTelemetry(),
         )

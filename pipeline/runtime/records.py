@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from pipeline.api.requests import HttpRequest
 from pipeline.api.routes import Route
 from pipeline.domain.authority import signer_of
-from pipeline.domain.canonical import Document
+from pipeline.domain.canonical import Document, parse_time
 from pipeline.domain.errors import OpxError
 from pipeline.services.fanout import StreamRecord
 from pipeline.services.ports import Message
@@ -38,6 +38,11 @@ def _message(record: Mapping[str, Any], source_of: Mapping[str, str], default_so
 def _attribute(value: Mapping[str, Any]) -> Document:
     # Lambda adds empty list members that the sender never wrote.
     return {name: text for name, text in value.items() if isinstance(text, str)}
+
+
+def scheduled_at(event: Mapping[str, Any]) -> datetime | None:
+    """Return the time of an event that EventBridge sends by the clock; None where somebody invokes by hand without one."""
+    return parse_time(event["time"]) if "time" in event else None
 
 
 def http_request_of(event: Mapping[str, Any], route: Route) -> HttpRequest:

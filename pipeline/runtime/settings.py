@@ -45,16 +45,19 @@ class _Tables(_Environment):
     incidents_table: str
     events_table: str
     idempotency_table: str
-    controls_parameter: str
     event_schema_version: Annotated[int, AfterValidator(_writable)]
+
+
+class _Deciding(_Tables):
+    controls_parameter: str
     redrive_role_id: str = ""
 
 
-class ApiSettings(_Tables):
+class ApiSettings(_Deciding):
     pass
 
 
-class _Queues(_Tables):
+class _Queues(_Deciding):
     rejected_queue_url: str
 
 
@@ -74,3 +77,26 @@ class FanoutSettings(_Environment):
     stage: str
     bus_name: str
     fanout_failures_queue_url: str
+
+
+class RetentionSettings(_Tables):
+    retention_role_id: str
+    archive_after_days: float = Field(ge=0, le=36_500)
+    # Lambda's session under the role: as whom the function signs.
+    function_name: str = Field("opx-retention", validation_alias="AWS_LAMBDA_FUNCTION_NAME")
+
+
+class HealthSettings(_Environment):
+    stage: str
+    candidates_queue_url: str
+    alarms_queue_url: str
+    alertmanager_queue_url: str
+    commands_queue_url: str
+    rejected_queue_url: str
+    fanout_failures_queue_url: str
+    candidates_dlq_url: str
+    alarms_dlq_url: str
+    alertmanager_dlq_url: str
+    commands_dlq_url: str
+    webhook_dlq_url: str = ""
+    fanout_mapping_id: str

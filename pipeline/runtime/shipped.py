@@ -47,9 +47,13 @@ def rules(config: Path | None = None) -> Rules:
     return _loaded(_released("rules", config), lambda documents: Rules.load(documents, known))
 
 
-def registry(stage: str, redrive_role_id: str = "", config: Path | None = None) -> Registry:
-    """Return the authority registry as it stands on one stage: the shipped entries, then one's own."""
-    return Registry.load(authority(config), stage, {"redriveRole": redrive_role_id})
+def registry(stage: str, redrive_role_id: str = "", config: Path | None = None, *, retention_role_id: str = "") -> Registry:
+    """Return the authority registry as it stands on one stage: the shipped entries, then one's own.
+
+    A role of the stack that is not named is nobody: only the function that acts under it needs to know it.
+    """
+    bindings = {"redriveRole": redrive_role_id, "retentionRole": retention_role_id}
+    return Registry.load(authority(config), stage, bindings)
 
 
 def authority(config: Path | None = None) -> Document:

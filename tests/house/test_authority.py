@@ -24,6 +24,7 @@ OTHERS = [
     Sender("AIDAIT2UOQQY3AUEKVGXU"),
     Sender("000000000000"),
     Sender("$redriveRole"),
+    Sender("$retentionRole"),
     Sender("queue", "alarms"),
     Sender("queue", "alertmanager"),
     Sender(""),
@@ -38,7 +39,7 @@ def test_the_stages_are_those_of_the_template() -> None:
 @pytest.mark.parametrize("stage", DEPLOYED)
 @pytest.mark.parametrize("sender", OTHERS, ids=str)
 def test_the_shipped_registry_refuses_everybody_else(stage: str, sender: Sender) -> None:
-    shipped = Registry.load(DOCUMENT, stage, {"redriveRole": "AROAREDRIVE"})
+    shipped = Registry.load(DOCUMENT, stage, {"redriveRole": "AROAREDRIVE", "retentionRole": "AROARETENTION"})
     for operation in OPERATIONS:
         for claim in CLAIMS:
             found = authorize(shipped, sender, claim, operation, "checkout")
@@ -58,10 +59,34 @@ def test_what_is_deployed_names_only_what_the_stack_itself_is(stage: str) -> Non
 
 def test_every_bound_name_is_bound_by_the_template() -> None:
     names = {name for entry in read_registry(DOCUMENT).entries for name in entry.principals if name.startswith("$")}
-    assert names == {"$redriveRole"}
+    assert names == {"$redriveRole", "$retentionRole"}
     for function in ("CandidatesFunction", "CommandsFunction"):
-        variables = TEMPLATE["Resources"][function]["Properties"]["Environment"]["Variables"]
-        assert "RedriveRole" in str(variables["OPX_REDRIVE_ROLE_ID"])
+        assert "RedriveRole" in str(variables_of(function)["OPX_REDRIVE_ROLE_ID"])
+    assert variables_of("RetentionFunction")["OPX_RETENTION_ROLE_ID"] == {"Fn::GetAtt": "RetentionRole.RoleId"}
+
+
+def test_no_door_that_takes_what_others_send_knows_the_role_of_retention() -> None:
+    told = [name for name, part in TEMPLATE["Resources"].items() if part["Type"] == "AWS::Serverless::Function"]
+    assert [name for name in told if "OPX_RETENTION_ROLE_ID" in variables_of(name)] == ["RetentionFunction"]
+
+
+@pytest.mark.parametrize("stage", [*DEPLOYED, "local"])
+def test_the_role_of_retention_may_change_states_as_the_system_and_nothing_else(stage: str) -> None:
+    shipped = Registry.load(DOCUMENT, stage, {"retentionRole": "AROARETENTION"})
+    sender = Sender("AROARETENTION", "opx-retention")
+    allowed = {
+        (operation, kind)
+        for operation in OPERATIONS
+        for kind in AuthorityType
+        if not isinstance(authorize(shipped, sender, Claim(authority_type=kind), operation, "checkout"), Refusal)
+    }
+    assert allowed == {("change-state", AuthorityType.SYSTEM)}
+    assert not shipped.believes(sender)
+
+
+def variables_of(function: str) -> dict[str, object]:
+    variables: dict[str, object] = TEMPLATE["Resources"][function]["Properties"]["Environment"]["Variables"]
+    return variables
 
 
 def test_an_account_stands_only_where_the_local_engine_runs() -> None:

@@ -36,9 +36,14 @@ OUTPUTS = {
     *(f"{queue}Url" for queue in ("RejectedQueue", "FanoutFailuresQueue")),
     *(f"{queue}DlqUrl" for queue in ("Candidates", "Alarms", "Alertmanager", "Commands")),
     *(f"{table}TableName" for table in ("Incidents", "Events", "Idempotency")),
-    *(f"{caller}PolicyArn" for caller in ("Producer", "Alertmanager", "Operator", "Controls", "Reader", "Auditor")),
+    *(
+        f"{caller}PolicyArn"
+        for caller in ("Producer", "Alertmanager", "Operator", "Controls", "Reader", "Auditor", "Redrive")
+    ),
     *("SubscriberPolicyArn", "AlertmanagerTopicArn", "BusName", "BusArn", "RedriveRoleArn", "RepublishRoleArn"),
-    "ControlsParameterName",
+    *("ControlsParameterName", "LastVerifyParameterName", "FanoutMappingId", "RetentionRoleId", "ArchiveAfterDays"),
+    "EventSchemaVersion",
+    *(f"{function}FunctionName" for function in ("Candidates", "Commands", "Fanout", "Retention", "Health")),
     *("ApiUrl", "ApiId", "ApiStageName", "ApiFunctionName"),
 }
 REACHED_BY = {
@@ -51,6 +56,11 @@ REACHED_BY = {
     "CommandsQueue": "OPX_COMMANDS_QUEUE_URL",
     "RejectedQueue": "OPX_REJECTED_QUEUE_URL",
     "FanoutFailuresQueue": "OPX_FANOUT_FAILURES_QUEUE_URL",
+    "CandidatesDlq": "OPX_CANDIDATES_DLQ_URL",
+    "AlarmsDlq": "OPX_ALARMS_DLQ_URL",
+    "AlertmanagerDlq": "OPX_ALERTMANAGER_DLQ_URL",
+    "CommandsDlq": "OPX_COMMANDS_DLQ_URL",
+    "WebhookDlq": "OPX_WEBHOOK_DLQ_URL",
     "Bus": "OPX_BUS_NAME",
     "ControlsParameter": "OPX_CONTROLS_PARAMETER",
 }
@@ -67,14 +77,24 @@ COMMON_VARIABLES = {
     ("Outputs/AuditorPolicyArn", GONE),
     ("Outputs/EventsTableName/Description", GONE),
     ("Outputs/BusArn/Value", "Nothing.Arn"),
+    ("Outputs/FanoutMappingId/Value", {"Ref": "FanoutFunctionNothing"}),
     ("Outputs/ApiUrl/Value", {"Fn::Sub": "https://${Nothing}.execute-api.${AWS::Region}.${AWS::URLSuffix}/v1"}),
 )
 def outputs_are_described_and_complete(parts: Parts) -> Iterator[str]:
     outputs = parts["Outputs"]
+    # SAM makes one for each event source that is read.
+    mappings = {
+        f"{name}{event}"
+        for name, function in of_type(parts, "AWS::Serverless::Function")
+        for event, source in function["Events"].items()
+        if source["Type"] in ("SQS", "DynamoDB")
+    }
     yield from sorted(OUTPUTS - outputs.keys())
     for name, output in outputs.items():
-        known = str(output["Value"]).removeprefix("https://").partition(".")[0] in parts["Resources"] or name == "Version"
-        if not (output.get("Description") and known):
+        value = str(output["Value"])
+        known = value.removeprefix("https://").partition(".")[0] in parts["Resources"] or value in mappings
+        told = name == "Version" or value == parts["Parameters"].get(name)
+        if not (output.get("Description") and (known or told)):
             yield name
 
 
@@ -109,10 +129,13 @@ def parameter_arn(name: str) -> str:
     ("ControlsParameter/Properties/Value", '{"killSwitches":[],"maintenance":[],"revision":1,"schemaVersion":1}'),
     ("ControlsParameter/Properties/Type", "StringList"),
     ("ControlsParameter/Properties/Tier", "Advanced"),
+    ("LastVerifyParameter/Properties/Value", '{"at": "2026-01-01T00:00:00Z"}'),
+    ("LastVerifyParameter/Properties/Type", "SecureString"),
 )
-def the_controls_begin_as_the_document_that_readers_know_for_the_templates(parts: Parts) -> Iterator[str]:
+def each_parameter_begins_as_the_document_that_readers_know_for_the_templates(parts: Parts) -> Iterator[str]:
+    begin = {"ControlsParameter": text_of(NO_CONTROLS.controls), "LastVerifyParameter": '{"at": null}'}
     for name, parameter in of_type(parts, "AWS::SSM::Parameter"):
-        if (parameter["Type"], parameter["Value"]) != ("String", text_of(NO_CONTROLS.controls)) or "Tier" in parameter:
+        if (parameter["Type"], parameter["Value"]) != ("String", begin.get(name)) or "Tier" in parameter:
             yield name
 
 
@@ -336,6 +359,30 @@ def the_stream_is_retried_for_a_day_and_then_named_in_the_failure_queue(parts: P
             and "FunctionResponseTypes" not in event
         ):
             yield name
+
+
+@PROMISES.promise(
+    ("HealthFunction/Properties/Events/EachMinute/Properties/Schedule", "rate(1 hour)"),
+    ("HealthFunction/Properties/Events/EachMinute/Properties/State", "ENABLED"),
+    ("RetentionFunction/Properties/Events/Hourly/Properties/State", "DISABLED"),
+    ("RetentionFunction/Properties/Events/Hourly/Properties/State", {"Fn::If": ["NotLocal", "ENABLED", "DISABLED"]}),
+    ("RetentionFunction/Properties/Events/Hourly/Properties/Name", GONE),
+    ("HealthFunction/Properties/EventInvokeConfig/MaximumRetryAttempts", 2),
+)
+def the_clock_runs_two_functions_outside_the_local_engine_and_never_twice_for_once(parts: Parts) -> Iterator[str]:
+    deployed = parts["Stage"] != "local"
+    expected = {
+        "RetentionFunction": ("opx-retention", "rate(1 hour)", deployed and parts["Parameters"]["ArchiveAfterDays"] != "0"),
+        "HealthFunction": ("opx-health", "rate(1 minute)", deployed),
+    }
+    found = {
+        name: (event.get("Name"), event["Schedule"], event.get("State") == "ENABLED")
+        for name, event in sources(parts, "Schedule")
+    }
+    for name in sorted(expected.keys() | found.keys()):
+        config = dict(of_type(parts, "AWS::Serverless::Function"))[name].get("EventInvokeConfig", {})
+        if found.get(name) != expected.get(name) or config.get("MaximumRetryAttempts") != 0:
+            yield f"{name}: {found.get(name)}"
 
 
 @PROMISES.promise(

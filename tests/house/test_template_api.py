@@ -99,7 +99,7 @@ def routes_are_those_of_the_table_and_there_is_no_other_way_in(parts: Parts) -> 
     expected = [("ApiFunction", "Api", route.method, route.path) for route in ROUTES]
     yield from (str(one) for one in [*found, *expected] if found.count(one) != 1 or one not in expected)
     for name, function in of_type(parts, "AWS::Serverless::Function"):
-        others = {event["Type"] for event in function["Events"].values()} - {"SQS", "DynamoDB", "Api"}
+        others = {event["Type"] for event in function["Events"].values()} - {"SQS", "DynamoDB", "Api", "Schedule"}
         if others or "FunctionUrlConfig" in function:
             yield name
 

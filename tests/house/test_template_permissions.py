@@ -45,6 +45,7 @@ INVOKE = "execute-api:Invoke"
 ASK = dict.fromkeys((f"Api/v1/GET/{path}" for path in ("incidents", "incidents/*", "receipts/*")), INVOKE)
 WRITE = dict.fromkeys((f"Api/v1/{path}" for path in ("POST/incidents", "POST/incidents/*", "PATCH/incidents/*")), INVOKE)
 DLQS = ("CandidatesDlq", "AlarmsDlq", "AlertmanagerDlq", "CommandsDlq")
+FANOUT_MAPPING = "event-source-mapping:FanoutFunctionStream"
 QUEUES = (*(dlq.replace("Dlq", "Queue") for dlq in DLQS), "RejectedQueue", "FanoutFailuresQueue")
 # Who may do what where: the functions as their code calls it (pipeline/stores), people as opx does (pipeline/cli).
 GRANTS: dict[str, dict[str, str]] = {
@@ -67,6 +68,15 @@ GRANTS: dict[str, dict[str, str]] = {
         "parameter/ControlsParameter": READ_THE_CONTROLS,
         "log-group:/aws/lambda/opx-api:*": LOG,
     },
+    "RetentionRole": {
+        "IncidentsTable": "dynamodb:GetItem dynamodb:BatchGetItem dynamodb:PutItem",
+        "IncidentsTable.Arn/index/by-state": "dynamodb:Query",
+        "EventsTable": "dynamodb:PutItem",
+        "IdempotencyTable": "dynamodb:GetItem dynamodb:PutItem",
+        "log-group:/aws/lambda/opx-retention:*": LOG,
+    },
+    "HealthRole": dict.fromkeys((*QUEUES, *DLQS, "WebhookDlq"), "sqs:GetQueueAttributes")
+    | {FANOUT_MAPPING: "lambda:GetEventSourceMapping", "log-group:/aws/lambda/opx-health:*": LOG},
     # Of all APIs in the account and region, those of others included.
     "ApiGatewayRole": {"service-role/AmazonAPIGatewayPushToCloudWatchLogs": KEPT_BY_AWS},
     "WebhookRole": {"WebhookDestination": "events:InvokeApiDestination"},
@@ -83,7 +93,10 @@ GRANTS: dict[str, dict[str, str]] = {
     "OperatorPolicy": FIND_THE_STACK
     | ASK
     | WRITE
-    | {"CommandsQueue": SEND, "IdempotencyTable": "dynamodb:GetItem", "RejectedQueue": LOOK},
+    | {"CommandsQueue": SEND, "IdempotencyTable": "dynamodb:GetItem"}
+    | dict.fromkeys(("RejectedQueue", "FanoutFailuresQueue", *DLQS), LOOK),
+    # Nor this one: the doors believe what the role says of a message's sender.
+    "RedrivePolicy": FIND_THE_STACK | {"RedriveRole": "sts:AssumeRole"},
     # Not the operator's: no registry stands between whoever may write the controls and silence.
     "ControlsPolicy": FIND_THE_STACK | {"parameter/ControlsParameter": f"{READ_THE_CONTROLS} ssm:PutParameter"},
     "ReaderPolicy": FIND_THE_STACK
@@ -96,10 +109,19 @@ GRANTS: dict[str, dict[str, str]] = {
         "IncidentsTable.Arn/index/by-created": "dynamodb:Query",
         "EventsTable": "dynamodb:Query",
     }
-    | dict.fromkeys((*QUEUES, *DLQS), "sqs:GetQueueAttributes"),
+    | dict.fromkeys((*QUEUES, *DLQS, "WebhookDlq"), "sqs:GetQueueAttributes")
+    | {
+        "parameter/LastVerifyParameter": "ssm:GetParameter",
+        FANOUT_MAPPING: "lambda:GetEventSourceMapping",
+        "*": "cloudwatch:DescribeAlarms cloudwatch:GetMetricData",
+    },
     "AuditorPolicy": FIND_THE_STACK
     | ASK
-    | {"EventsTable": "dynamodb:Query dynamodb:Scan", "IdempotencyTable": "dynamodb:GetItem dynamodb:Scan"},
+    | {
+        "EventsTable": "dynamodb:Query dynamodb:Scan",
+        "IdempotencyTable": "dynamodb:GetItem dynamodb:Scan",
+        "parameter/LastVerifyParameter": "ssm:GetParameter ssm:PutParameter",
+    },
     "SubscriberPolicy": FIND_THE_STACK
     | {
         "rule/Bus/*": "events:PutRule events:DeleteRule events:PutTargets events:RemoveTargets",
@@ -120,6 +142,10 @@ GRANTS: dict[str, dict[str, str]] = {
     ("SubscriberPolicy/Properties/PolicyDocument/Statement/2/Resource", "*"),
     ("SubscriberPolicy/Properties/PolicyDocument/Statement/3/Action/0", "sqs:DeleteQueue"),
     ("SubscriberPolicy/Properties/PolicyDocument/Statement/3/Condition", GONE),
+    ("ReaderPolicy/Properties/PolicyDocument/Statement/9/Condition", GONE),
+    ("ReaderPolicy/Properties/PolicyDocument/Statement/9/Action/0", "cloudwatch:SetAlarmState"),
+    ("HealthRole/Properties/Policies/0/PolicyDocument/Statement/1/Resource", "*"),
+    ("RetentionRole/Properties/Policies/0/PolicyDocument/Statement/1/Resource", "*"),
     ("OperatorPolicy/Properties/PolicyDocument/Statement/4/Resource/1", f"{EXECUTE_API}:Api/v1/*/incidents/*"),
     ("ReaderPolicy/Properties/PolicyDocument/Statement/6/Resource/0", f"{EXECUTE_API}:Api/v1/GET/*"),
     ("AuditorPolicy/Properties/PolicyDocument/Statement/3/Resource/0", f"{EXECUTE_API}:Api/*/GET/incidents"),
@@ -136,10 +162,11 @@ def no_role_or_policy_allows_a_star(parts: Parts) -> Iterator[str]:
 
 
 def _takes_no_resource(statement: Parts) -> bool:
-    # The only actions we need that AWS's reference names no resource for: lists, which `*` alone allows.
-    return set(as_list(statement["Action"])) <= {"sqs:ListQueues", "events:ListRules"} and statement.get("Condition") == {
-        "StringEquals": {"aws:RequestedRegion": PSEUDO["AWS::Region"]}
-    }
+    # The only actions we need that AWS's reference names no resource for, or which are asked of all there are: `*` alone
+    # allows them. They tell names and figures.
+    lists = {"sqs:ListQueues", "events:ListRules", "cloudwatch:DescribeAlarms", "cloudwatch:GetMetricData"}
+    condition = {"StringEquals": {"aws:RequestedRegion": PSEUDO["AWS::Region"]}}
+    return set(as_list(statement["Action"])) <= lists and statement.get("Condition") == condition
 
 
 def _without_rest(resource: str) -> str:
@@ -166,12 +193,21 @@ def _without_rest(resource: str) -> str:
     ("ProducerPolicy/Properties/PolicyDocument/Statement/0", GONE),
     ("OperatorPolicy/Properties/PolicyDocument/Statement/2", GONE),
     ("OperatorPolicy/Properties/PolicyDocument/Statement/3/Action", ["sqs:ReceiveMessage", "sqs:DeleteMessage"]),
+    ("OperatorPolicy/Properties/PolicyDocument/Statement/3/Resource/2", GONE),
+    ("RedrivePolicy/Properties/PolicyDocument/Statement/1/Action", ["sts:AssumeRole", "sts:TagSession"]),
+    ("RedrivePolicy/Properties/PolicyDocument/Statement/1/Resource", {"Fn::GetAtt": "CandidatesRole.Arn"}),
     ("ReaderPolicy/Properties/PolicyDocument/Statement/1/Action/0", "dynamodb:PutItem"),
     ("ReaderPolicy/Properties/PolicyDocument/Statement/2/Resource/1", GONE),
     ("ReaderPolicy/Properties/PolicyDocument/Statement/4/Action", "sqs:ReceiveMessage"),
     ("ReaderPolicy/Properties/PolicyDocument/Statement/4/Resource/9", GONE),
     ("CandidatesRole/Properties/Policies/0/PolicyDocument/Statement/5/Action", ["ssm:GetParameter", "ssm:PutParameter"]),
     ("CommandsRole/Properties/Policies/0/PolicyDocument/Statement/5", GONE),
+    ("RetentionRole/Properties/Policies/0/PolicyDocument/Statement/0/Action/1", "dynamodb:Scan"),
+    ("RetentionRole/Properties/Policies/0/PolicyDocument/Statement/2", GONE),
+    ("HealthRole/Properties/Policies/0/PolicyDocument/Statement/0/Action", "sqs:ReceiveMessage"),
+    ("HealthRole/Properties/Policies/0/PolicyDocument/Statement/0/Resource/6", GONE),
+    ("ReaderPolicy/Properties/PolicyDocument/Statement/7/Action", ["ssm:GetParameter", "ssm:PutParameter"]),
+    ("AuditorPolicy/Properties/PolicyDocument/Statement/4/Action/1", GONE),
     ("ControlsPolicy/Properties/PolicyDocument/Statement/1/Action/2", GONE),
     ("ControlsPolicy/Properties/PolicyDocument/Statement/1/Resource", "arn:aws:ssm:us-east-1:123456789012:parameter/*"),
     ("OperatorPolicy/Properties/PolicyDocument/Statement/1/Action", ["sqs:SendMessage", "ssm:PutParameter"]),
@@ -193,7 +229,8 @@ def _without_rest(resource: str) -> str:
 def everybody_may_do_what_their_code_calls_and_no_more(parts: Parts) -> Iterator[str]:
     found = {name: grants(parts, name) for name in holders(parts)}
     for name in sorted(found.keys() | GRANTS.keys() - parts["LeftOut"]):
-        expected = {(action, place) for place, actions in GRANTS.get(name, {}).items() for action in actions.split()}
+        held = {place: actions for place, actions in GRANTS.get(name, {}).items() if place not in parts["LeftOut"]}
+        expected = {(action, place) for place, actions in held.items() for action in actions.split()}
         for action, place in sorted(found.get(name, set()) ^ expected):
             yield f"{name}: {action} on {place}"
 
@@ -261,6 +298,8 @@ def every_function_has_a_role_of_its_own(parts: Parts) -> Iterator[str]:
         "CommandsFunction/Properties/Events/Own",
         {"Type": "EventBridgeRule", "Properties": {"EventBusName": {"Ref": "Bus"}, "Pattern": {}}},
     ),
+    # A schedule is a rule of the default bus; one that matches events could be of ours.
+    ("RetentionFunction/Properties/Events/Hourly", {"Type": "CloudWatchEvent", "Properties": {"Pattern": {}}}),
     ("AlarmsRule/Properties/EventBusName", {"Ref": "Bus"}),
     ("WebhookRule/Properties/Targets/0/Arn", {"Fn::GetAtt": "CandidatesQueue.Arn"}),
     ("WebhookRule/Properties/Targets/0/Arn", {"Fn::GetAtt": "ApiFunction.Arn"}),
@@ -268,7 +307,7 @@ def every_function_has_a_role_of_its_own(parts: Parts) -> Iterator[str]:
 )
 def nothing_of_ours_listens_to_our_bus(parts: Parts) -> Iterator[str]:
     for name, function in of_type(parts, "AWS::Serverless::Function"):
-        if any(event["Type"] not in ("SQS", "DynamoDB", "Api") for event in function["Events"].values()):
+        if any(event["Type"] not in ("SQS", "DynamoDB", "Api", "Schedule") for event in function["Events"].values()):
             yield name
     # Out of the stack, to an address that is somebody else's, is the only way from the bus.
     outside = {

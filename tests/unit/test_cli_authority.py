@@ -154,7 +154,7 @@ def test_the_local_engines_account_acts_as_a_person_named_or_not() -> None:
 def test_the_list_is_what_holds_on_a_stage(file: Path) -> None:
     assert [item["id"] for item in opx("list", "--file", str(file))[1]] == [one["id"] for one in ENTRIES]
     assert opx("list", "--stage", "dev", "--file", str(file))[1][0]["id"] == "people"
-    assert {item["id"] for item in opx("list")[1]} == {"alarms-rule", "alertmanager-queue", "redrive-role"}
+    assert {item["id"] for item in opx("list")[1]} == {"alarms-rule", "alertmanager-queue", "redrive-role", "retention-role"}
 
 
 def test_what_is_listed_can_be_written_as_it_is(file: Path) -> None:

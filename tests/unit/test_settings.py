@@ -7,18 +7,24 @@ import pytest
 import yaml
 
 from pipeline.domain.envelope import SCHEMA_VERSION
-from pipeline.runtime.settings import CandidatesSettings, CommandsSettings, FanoutSettings
+from pipeline.runtime.settings import (
+    CandidatesSettings,
+    CommandsSettings,
+    FanoutSettings,
+    HealthSettings,
+    RetentionSettings,
+)
 
 TEMPLATE = Path(__file__).parents[2] / "template.yaml"
-TABLES = (
+RECORDS = (
     "OPX_STAGE",
     "OPX_INCIDENTS_TABLE",
     "OPX_EVENTS_TABLE",
     "OPX_IDEMPOTENCY_TABLE",
-    "OPX_REJECTED_QUEUE_URL",
-    "OPX_CONTROLS_PARAMETER",
     "OPX_EVENT_SCHEMA_VERSION",
 )
+TABLES = (*RECORDS, "OPX_REJECTED_QUEUE_URL", "OPX_CONTROLS_PARAMETER")
+INTAKE = ("CANDIDATES", "ALARMS", "ALERTMANAGER", "COMMANDS")
 NEEDED: dict[Any, tuple[str, ...]] = {
     CandidatesSettings: (
         *TABLES,
@@ -27,21 +33,32 @@ NEEDED: dict[Any, tuple[str, ...]] = {
     ),
     CommandsSettings: (*TABLES, "OPX_COMMANDS_QUEUE_URL"),
     FanoutSettings: ("OPX_STAGE", "OPX_BUS_NAME", "OPX_FANOUT_FAILURES_QUEUE_URL"),
+    RetentionSettings: (*RECORDS, "OPX_RETENTION_ROLE_ID", "OPX_ARCHIVE_AFTER_DAYS"),
+    HealthSettings: (
+        "OPX_STAGE",
+        *(f"OPX_{queue}_QUEUE_URL" for queue in (*INTAKE, "REJECTED", "FANOUT_FAILURES")),
+        *(f"OPX_{queue}_DLQ_URL" for queue in INTAKE),
+        "OPX_FANOUT_MAPPING_ID",
+    ),
 }
 FUNCTIONS = {
     CandidatesSettings: "CandidatesFunction",
     CommandsSettings: "CommandsFunction",
     FanoutSettings: "FanoutFunction",
+    RetentionSettings: "RetentionFunction",
+    HealthSettings: "HealthFunction",
 }
+OPTIONAL = {"OPX_REDRIVE_ROLE_ID", "OPX_WEBHOOK_DLQ_URL"}
 
 
 def complete(model: Any) -> dict[str, str]:
     """The variables of the template, and the one that Lambda itself sets in every function."""
     given = {name: name.lower() for name in NEEDED[model]} | {"AWS_REGION": "eu-west-1"}
-    return given | ({VERSION: "1"} if VERSION in given else {})
+    return given | {name: number for name, number in NUMBERS.items() if name in given}
 
 
 VERSION = "OPX_EVENT_SCHEMA_VERSION"
+NUMBERS = {VERSION: "1", "OPX_ARCHIVE_AFTER_DAYS": "90"}
 EACH = [pytest.param(model, name, id=f"{model.__name__}-{name}") for model, names in NEEDED.items() for name in names]
 
 
@@ -50,9 +67,9 @@ def test_a_complete_environment_is_read(model: Any) -> None:
     settings = model.read(complete(model) | {"PATH": "/bin", "OPX_SOMETHING_ELSE": "x"})
     read = settings.model_dump()
     assert {f"OPX_{name.upper()}" for name in read} >= set(NEEDED[model])
-    texts = [name for name in NEEDED[model] if name != VERSION]
+    texts = [name for name in NEEDED[model] if name not in NUMBERS]
     assert all(read[name.removeprefix("OPX_").lower()] == name.lower() for name in texts)
-    assert read.get("event_schema_version", 1) == 1
+    assert (read.get("event_schema_version", 1), read.get("archive_after_days", 90)) == (1, 90)
 
 
 @pytest.mark.parametrize(("model", "name"), EACH)
@@ -124,5 +141,21 @@ def test_the_template_gives_each_function_exactly_what_it_reads(model: Any, func
     common = template["Globals"]["Function"]["Environment"]["Variables"]
     own = template["Resources"][function]["Properties"]["Environment"]["Variables"]
     given = {name for name in common | own if name.startswith("OPX_")}
-    optional = {"OPX_REDRIVE_ROLE_ID"} if "redrive_role_id" in model.model_fields else set()
+    optional = {name for name in OPTIONAL if name.removeprefix("OPX_").lower() in model.model_fields}
     assert given == set(NEEDED[model]) | optional
+
+
+@pytest.mark.parametrize("days", ["-1", "36501", "never", ""])
+def test_a_wrong_number_of_days_stops_retention_at_its_start(days: str) -> None:
+    with pytest.raises(RuntimeError, match="OPX_ARCHIVE_AFTER_DAYS"):
+        RetentionSettings.read(complete(RetentionSettings) | {"OPX_ARCHIVE_AFTER_DAYS": days})
+
+
+def test_retention_signs_as_its_functions_session() -> None:
+    given = complete(RetentionSettings)
+    assert RetentionSettings.read(given).function_name == "opx-retention"
+    assert RetentionSettings.read(given | {"AWS_LAMBDA_FUNCTION_NAME": "dev-retention"}).function_name == "dev-retention"
+
+
+def test_without_a_webhook_its_dead_letter_queue_is_not_asked_for() -> None:
+    assert HealthSettings.read(complete(HealthSettings) | {"OPX_WEBHOOK_DLQ_URL": ""}).webhook_dlq_url == ""
