@@ -22,9 +22,10 @@ from pipeline.cli.session import Session
 from pipeline.cli.subscription import Arrival, Subscription, drain
 from pipeline.cli.terminal import Meter
 from pipeline.domain.canonical import Document
+from pipeline.domain.divergences import Divergence
 from pipeline.domain.ids import incident_id
 from pipeline.domain.incidents import Incident
-from pipeline.domain.replay import Divergence, verify
+from pipeline.domain.replay import verify
 from pipeline.services.listing import list_incidents
 from pipeline.services.ports import Listing
 

@@ -14,6 +14,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pipeline/stores/": ("pipeline.domain", "pipeline.services.ports", "pipeline.stores"),
     "pipeline/api/": ("pipeline.domain", "pipeline.services", "pipeline.api"),
     "pipeline/runtime/": ("pipeline.domain", "pipeline.services", "pipeline.stores", "pipeline.api", "pipeline.runtime"),
+    "pipeline/replay/": ("pipeline.domain", "pipeline.stores", "pipeline.runtime", "pipeline.replay"),
     "pipeline/clients/": ("pipeline.domain", "pipeline.clients"),
     "pipeline/local/": (
         "pipeline.domain",
@@ -77,6 +78,7 @@ def test_core_services_and_doors_depend_on_few_libraries() -> None:
         ("aiobotocore", ("pipeline/stores/clients.py",)),
         ("botocore", ("pipeline/stores/", "pipeline/clients/", "pipeline/local/", "pipeline/cli/")),
         ("boto3", ()),
+        ("orjson", ("pipeline/replay/",)),
         ("typer", ("pipeline/cli/",)),
         ("rich", ("pipeline/cli/", "pipeline/local/")),
     ],

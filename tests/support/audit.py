@@ -14,6 +14,7 @@ from pipeline.domain.receipts import RECEIPT, Answer, IdempotencyRecord
 from pipeline.domain.transitions import transition
 from pipeline.stores.memory import MemoryStore
 from tests.support.histories import POLICIES
+from tests.support.replaying import verify_store
 
 UNCONTROLLED = {"EvidenceAttached", "NoteAdded", "IncidentLinked", "PromotionDecided"}
 
@@ -29,6 +30,8 @@ def audit(store: MemoryStore, policies: Policies = POLICIES) -> None:
     _audit_pointers(store)
     _audit_receipts(store)
     _audit_windows(store)
+    # And the product's own word for it.
+    assert verify_store(store, policies) == []
 
 
 def fold(documents: list[Document]) -> Incident:

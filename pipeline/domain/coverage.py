@@ -1,0 +1,123 @@
+"""One incident's receipts against its events: every event was decided once, and its receipts say what it says. Pure.
+
+Receipts come before the events they name, ordered by the first of them. What was decided together has one range of events
+and a receipt each. A receipt is under no hash of its own: what is not said again by an event, only a seal can tell.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.domain.authority import AuthorityContext
+from pipeline.domain.canonical import format_time
+from pipeline.domain.chains import Report
+from pipeline.domain.decisions import GATE
+from pipeline.domain.divergences import Kind, span
+from pipeline.domain.envelope import IncidentEvent
+from pipeline.domain.events import Judgement
+from pipeline.domain.receipts import IdempotencyRecord
+
+
+@dataclass
+class _Range:
+    """What was decided together: events `first` to `last`, and the receipts that name them."""
+
+    first: int
+    last: int
+    receipts: list[IdempotencyRecord] = field(default_factory=list)
+
+
+class Coverage:
+    """Takes an incident's receipts and its events; `report` is told what they contradict each other in."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._open: dict[tuple[int, int], _Range] = {}
+        self._uncovered: list[tuple[int, int]] = []
+        self._reaches = 0
+
+    def receipt(self, receipt: IdempotencyRecord) -> None:
+        """Take a receipt that names events."""
+        first, last = receipt.result.first_sequence, receipt.result.last_sequence
+        if first is None and last is None:
+            return
+        if first is None or last is None or last < first:
+            self._report(Kind.RECEIPT, f"receipt {receipt.id}: events", "first to last", f"{first} to {last}")
+            return
+        self._open.setdefault((first, last), _Range(first, last)).receipts.append(receipt)
+        self._reaches = max(self._reaches, last)
+
+    def event(self, sequence: int) -> list[_Range]:
+        """Take the next event's number; return the ranges it belongs to: one, if all is well."""
+        self._open = {bounds: one for bounds, one in self._open.items() if one.last >= sequence}
+        found = [one for one in self._open.values() if one.first <= sequence]
+        if not found:
+            if self._uncovered and self._uncovered[-1][1] == sequence - 1:
+                self._uncovered[-1] = (self._uncovered[-1][0], sequence)
+            else:
+                self._uncovered.append((sequence, sequence))
+        elif len(found) > 1 and sequence == max(one.first for one in found):
+            told = " and ".join(f"{one.first} to {one.last}" for one in found)
+            where = f"receipt {min(found, key=lambda one: len(one.receipts)).receipts[0].id}: events"
+            self._report(Kind.RECEIPT, where, f"one decision of {span(sequence, sequence)}", told)
+        return found
+
+    def agree(self, event: IncidentEvent, control_version: int | None, ranges: Iterable[_Range]) -> None:
+        """Compare an event that is as it was stored with its receipts."""
+        ranges = tuple(ranges)
+        if len(ranges) > 1:
+            # Told already, and which of them is right can't be.
+            return
+        decided_at = event.decided_at or event.timestamp
+        for one in ranges:
+            for receipt in one.receipts:
+                self._say(receipt, "createdAt", format_time(decided_at), format_time(receipt.created_at))
+                if one.last != event.sequence:
+                    continue
+                self._say(receipt, "result.state", event.new_state, receipt.result.state)
+                if control_version is not None:
+                    self._say(receipt, "result.controlVersion", control_version, receipt.result.control_version)
+            if not _reported_by(event, one.receipts):
+                where = f"receipt {one.receipts[0].id}: principal"
+                self._report(Kind.RECEIPT, where, event.actor.principal, _principals(one.receipts))
+
+    def contradicts(self, document: dict[str, Any], ranges: Iterable[_Range]) -> str:
+        """Return which attribute of a changed event its receipts contradict, or nothing."""
+        receipts = [receipt for one in ranges for receipt in one.receipts]
+        if not receipts:
+            return ""
+        if document.get("decidedAt", document.get("timestamp")) not in {format_time(one.created_at) for one in receipts}:
+            return "timestamp"
+        actor = document.get("actor")
+        principal = actor.get("principal") if isinstance(actor, dict) else None
+        known = {GATE.principal, *(receipt.principal for receipt in receipts)}
+        return "" if principal in known else "actor"
+
+    def _say(self, receipt: IdempotencyRecord, name: str, expected: Any, found: Any) -> None:
+        if expected != found:
+            self._report(Kind.RECEIPT, f"receipt {receipt.id}: {name}", str(expected), str(found))
+
+    def uncovered(self) -> tuple[tuple[int, int], ...]:
+        """Return the runs of events that no receipt names."""
+        return tuple(self._uncovered)
+
+    @property
+    def reaches(self) -> int:
+        """The highest number of an event that a receipt names."""
+        return self._reaches
+
+
+def _principals(receipts: Iterable[IdempotencyRecord]) -> str:
+    return ", ".join(sorted({receipt.principal for receipt in receipts}))
+
+
+def _reported_by(event: IncidentEvent, receipts: Iterable[IdempotencyRecord]) -> bool:
+    """Return whether one of the receipts is of whoever the event says it was."""
+    metadata = event.fact.metadata
+    asked: AuthorityContext | None = metadata.requested_by if isinstance(metadata, Judgement) else None
+    principals = {receipt.principal for receipt in receipts}
+    return (
+        event.actor.principal == GATE.principal
+        or event.actor.principal in principals
+        or (asked is not None and asked.principal in principals)
+    )

@@ -1,0 +1,83 @@
+"""What replay names: one thing that is not as the history says, of which kind, where, and what was expected instead.
+
+Kinds are stable: runbooks and programs go by them. Whether a divergence counts is for whoever read to say: it may have read
+in mid-write.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.domain.canonical import Document
+
+
+class Kind(StrEnum):
+    """What can be wrong with what is stored."""
+
+    # Of the events.
+    MISSING = "missing"
+    DUPLICATED = "duplicated"
+    SWAPPED = "swapped"
+    INSERTED = "inserted"
+    CHANGED = "changed"
+    CHAIN = "chain"
+    IDENTITY = "identity"
+    TIME = "time"
+    TRANSITION = "transition"
+    DECISION = "decision"
+    UNREADABLE = "unreadable"
+    # Of what was written with them.
+    ROW = "row"
+    ROW_MISSING = "row-missing"
+    POINTER = "pointer"
+    POINTER_MISSING = "pointer-missing"
+    RECEIPT = "receipt"
+    RECEIPT_MISSING = "receipt-missing"
+    # Of what an auditor kept.
+    SEAL = "seal"
+
+
+MEANS = {
+    Kind.MISSING: "events are not there",
+    Kind.DUPLICATED: "an event stands there twice",
+    Kind.SWAPPED: "two events stand in each other's place",
+    Kind.INSERTED: "events that nothing decided",
+    Kind.CHANGED: "an event is not what its hash says",
+    Kind.CHAIN: "an event does not follow from the one before it",
+    Kind.IDENTITY: "an id is not the one its facts give",
+    Kind.TIME: "time runs backwards",
+    Kind.TRANSITION: "a step that the table of transitions does not have",
+    Kind.DECISION: "a recorded decision, judged again, comes out otherwise",
+    Kind.UNREADABLE: "not readable as what it should be",
+    Kind.ROW: "an incident's row is not what its events fold into",
+    Kind.ROW_MISSING: "an incident has events and no row",
+    Kind.POINTER: "a key's pointer does not name its newest incident",
+    Kind.POINTER_MISSING: "a key has incidents and no pointer",
+    Kind.RECEIPT: "a receipt says something else than the events",
+    Kind.RECEIPT_MISSING: "events that no receipt tells of",
+    Kind.SEAL: "not what was sealed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """One thing that is not as it should be. `where`: an event, an attribute path, or a stored item's key."""
+
+    incident_id: str
+    kind: Kind
+    where: str
+    expected: str
+    found: str
+
+    def to_document(self) -> Document:
+        return {
+            "incidentId": self.incident_id,
+            "kind": self.kind.value,
+            "where": self.where,
+            "expected": self.expected,
+            "found": self.found,
+        }
+
+
+def span(first: int, last: int) -> str:
+    """Return how a run of events is called."""
+    return f"event {first}" if first == last else f"events {first} to {last}"

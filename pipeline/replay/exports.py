@@ -1,0 +1,194 @@
+"""A DynamoDB export on disk: what its manifest says, and its files spread into partitions. Never trusts a file unseen.
+
+An export to S3 is a folder with two manifests and gzipped files of DynamoDB-JSON, one item a line. Three tables exported at
+one point in time are what a replay compares; other points in time would show what was written between as damage.
+"""
+
+import gzip
+import json
+import zlib
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import md5
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.domain.divergences import Divergence, Kind
+from pipeline.domain.errors import Corrupt
+from pipeline.replay.alone import check_alone
+from pipeline.replay.ranks import Table, place_of
+from pipeline.replay.spill import SpillWriter
+
+SUMMARY: Final = "manifest-summary.json"
+FILES: Final = "manifest-files.json"
+READ_BYTES: Final = 1024 * 1024
+UNREADABLE_MAX: Final = 1000
+
+
+class ExportError(Exception):
+    """An export that can't be used, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One file of an export, as its manifest has it."""
+
+    path: Path
+    items: int
+    md5: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One table's export."""
+
+    folder: Path
+    table: Table
+    exported_at: str
+    items: int
+    files: tuple[DataFile, ...]
+
+
+def find_exports(folders: Iterable[Path]) -> dict[Table, Export]:
+    """Return the exports that lie under the folders, one for each table. Raises `ExportError` naming what is wrong."""
+    found: dict[Table, Export] = {}
+    for folder in folders:
+        summaries = sorted(folder.rglob(SUMMARY)) if folder.is_dir() else []
+        if not summaries:
+            raise ExportError(f"{folder}: no export is there (no {SUMMARY})")
+        for summary in summaries:
+            export = _export(summary.parent)
+            if export.table in found:
+                raise ExportError(
+                    f"two exports of the table {export.table.value}: {found[export.table].folder}, {summary.parent}"
+                )
+            found[export.table] = export
+    if Table.EVENTS not in found:
+        raise ExportError("the event table's export is missing: without events there is nothing to replay")
+    moments = {export.exported_at for export in found.values()}
+    if len(moments) > 1:
+        raise ExportError(
+            f"the exports are of different points in time ({', '.join(sorted(moments))}): "
+            "export all three with one --export-time, or give the event table's alone"
+        )
+    return found
+
+
+def _export(folder: Path) -> Export:
+    summary = _json(folder / SUMMARY)
+    arn = str(summary.get("tableArn", ""))
+    table = next((one for one in Table if arn.endswith(f"-{one.value}")), None)
+    if table is None:
+        raise ExportError(f"{folder}: the table {arn or 'without a name'} is none of opx's three")
+    if (form := summary.get("outputFormat", "DYNAMODB_JSON")) != "DYNAMODB_JSON":
+        raise ExportError(f"{folder}: the format is {form}; export as DYNAMODB_JSON")
+    if (kind := summary.get("exportType", "FULL_EXPORT")) != "FULL_EXPORT":
+        raise ExportError(f"{folder}: an incremental export ({kind}) is no whole table; make a full one")
+    files = tuple(_data_files(folder))
+    items = sum(one.items for one in files)
+    if items != summary.get("itemCount", items):
+        raise ExportError(f"{folder}: {SUMMARY} says {summary['itemCount']} items, {FILES} {items}")
+    return Export(folder, table, str(summary.get("exportTime", "")), items, files)
+
+
+def _data_files(folder: Path) -> Iterator[DataFile]:
+    try:
+        lines = (folder / FILES).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ExportError(f"{folder}: {FILES} can't be read: {error.strerror}") from None
+    for line in filter(None, lines):
+        try:
+            told = json.loads(line)
+            name, items = Path(told["dataFileS3Key"]).name, int(told["itemCount"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ExportError(f"{folder}: a line of {FILES} can't be read: {error}") from None
+        path = folder / "data" / name
+        if not path.is_file():
+            raise ExportError(f"{folder}: the file data/{name} is missing: was the export copied whole?")
+        yield DataFile(path, items, told.get("md5Checksum"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path}: can't be read: {error}") from None
+    if not isinstance(document, dict):
+        raise ExportError(f"{path}: no manifest")
+    return document
+
+
+@dataclass(slots=True)
+class Spread:
+    """What came of spreading: how many items, and what of them could not be placed."""
+
+    items: int = 0
+    alone: int = 0
+    found: list[Divergence] = field(default_factory=list)
+    unreadable: int = 0
+
+    def add(self, other: "Spread") -> None:
+        self.items += other.items
+        self.alone += other.alone
+        self.unreadable += other.unreadable
+        self.found += other.found[: UNREADABLE_MAX - len(self.found)]
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where entries go: those of incidents, and those of pointers."""
+
+    events: Path
+    pointers: Path
+
+
+def spread_file(table: Table, file: DataFile, folders: Folders, name: str, only: frozenset[str] | None) -> Spread:
+    """Spread one file of an export. Raises `ExportError` where it is not the file of the manifest."""
+    _check_md5(file)
+    with SpillWriter(folders.events, name) as incidents, SpillWriter(folders.pointers, name) as pointers:
+        spread = Spread()
+        try:
+            with gzip.open(file.path, "rb") as lines:
+                for line in lines:
+                    place_line(table, line.rstrip(b"\r\n"), incidents, pointers, only, spread)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ExportError(f"{file.path}: damaged: {error}") from None
+    if spread.items != file.items:
+        raise ExportError(f"{file.path}: {spread.items} items, where the manifest says {file.items}")
+    return spread
+
+
+def place_line(
+    table: Table,
+    line: bytes,
+    incidents: SpillWriter,
+    pointers: SpillWriter,
+    only: frozenset[str] | None,
+    spread: Spread,
+) -> None:
+    """Put one item's line where it belongs, and count it. `only`: leave out what is of other incidents."""
+    spread.items += 1
+    try:
+        place = place_of(table, line)
+        if place is None:
+            spread.alone += 1
+            if only is None:
+                check_alone(line)
+        elif only is None or (place.key in only and not place.is_pointer):
+            (pointers if place.is_pointer else incidents).put(place.key, place.place, place.rank, line)
+    except Corrupt as error:
+        spread.unreadable += 1
+        if len(spread.found) < UNREADABLE_MAX:
+            spread.found.append(Divergence("", Kind.UNREADABLE, f"an item of {table.value}", "readable", str(error)))
+
+
+def _check_md5(file: DataFile) -> None:
+    if file.md5 is None:
+        return
+    digest = md5(usedforsecurity=False)
+    with file.path.open("rb") as raw:
+        while block := raw.read(READ_BYTES):
+            digest.update(block)
+    if (found := b64encode(digest.digest()).decode()) != file.md5:
+        raise ExportError(f"{file.path}: the checksum is {found}, where the manifest says {file.md5}")

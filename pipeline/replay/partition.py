@@ -1,0 +1,254 @@
+"""Replay one partition: every incident in it, whole, one after the other. Runs in a process of its own where there are many.
+
+Writes what is wrong, and what an auditor may seal, into files beside the partitions; hands back numbers alone, so that no
+amount of damage fills anybody's memory.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Final, TextIO
+
+from pipeline.domain.canonical import Document
+from pipeline.domain.divergences import Divergence, Kind
+from pipeline.domain.errors import Corrupt, Rejected
+from pipeline.domain.ids import incident_id, pointer_id
+from pipeline.domain.incidents import Incident
+from pipeline.domain.promotion import Policies
+from pipeline.domain.replay import Replay
+from pipeline.replay.lines import document_of, hash_of, line_of
+from pipeline.replay.ranks import PointerRank, Rank
+from pipeline.replay.seals import Sealed, sum_with
+from pipeline.replay.spill import Entry, SpillWriter, entries
+from pipeline.stores.items import from_item, incident_item, read_receipt, to_item
+
+EVENTS: Final = "events"
+POINTERS: Final = "pointers"
+FOUND: Final = "found"
+SEALS: Final = "seals"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a replay is to look at. `since`, `until`: incidents created then (RFC 3339 as stored; until is not included).
+
+    `rows`, `receipts`: whether there are such to compare with. `seal`: write what can be sealed. `part`: of some incidents.
+    """
+
+    rows: bool = True
+    receipts: bool = True
+    seal: bool = False
+    since: str = ""
+    until: str = "9"
+    part: bool = False
+
+    @property
+    def is_everything(self) -> bool:
+        return not self.part and not self.since and self.until == "9"
+
+    def includes(self, created_at: str) -> bool:
+        return self.since <= created_at < self.until
+
+
+@dataclass(slots=True)
+class Counts:
+    """How much was replayed."""
+
+    incidents: int = 0
+    events: int = 0
+    rows: int = 0
+    receipts: int = 0
+    pointers: int = 0
+    divergences: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: "Counts") -> None:
+        for name in ("incidents", "events", "rows", "receipts", "pointers", "divergences"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for kind, number in other.kinds.items():
+            self.kinds[kind] = self.kinds.get(kind, 0) + number
+
+    def tell(self, found: Iterable[Divergence]) -> None:
+        for one in found:
+            self.divergences += 1
+            self.kinds[one.kind.value] = self.kinds.get(one.kind.value, 0) + 1
+
+
+def row_of(incident: Incident) -> Document:
+    """Return the row an incident must have, with the keys that find it."""
+    return from_item(incident_item(incident))
+
+
+def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: Wanted, policies: Policies | None) -> Counts:
+    """Replay one partition of the folder; its divergences are in `found`, its pointers' side in `pointers`."""
+    counts = Counts()
+    with ExitStack() as stack:
+        found = stack.enter_context(_writer(folder / FOUND, part))
+        sealing = stack.enter_context(_writer(folder / SEALS, part)) if wanted.seal else None
+        pointers = stack.enter_context(SpillWriter(folder / POINTERS, f"creations-{part}"))
+        ordered = entries(files, folder / f"runs-{part}")
+        for key, group in groupby(ordered, key=attrgetter("key")):
+            incident = Replaying(key, wanted, policies)
+            told = incident.take_all(group)
+            if incident.left_out:
+                continue
+            counts.incidents += 1
+            counts.events += incident.events
+            counts.rows += incident.rows
+            counts.receipts += incident.receipts
+            counts.tell(told)
+            found.writelines(json.dumps(one.to_document()) + "\n" for one in told)
+            if sealing is not None and incident.replay.version:
+                sealing.write(Sealed(key, incident.replay.version, incident.replay.tip, incident.summed).line() + "\n")
+            if wanted.rows and (creation := creation_of(incident.replay)) is not None:
+                pointers.put(*creation)
+    for path in files:
+        path.unlink()
+    return counts
+
+
+def _writer(folder: Path, part: str) -> TextIO:
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / part).open("w", encoding="utf-8")
+
+
+def creation_of(replay: Replay) -> Entry | None:
+    """Return what an incident's creation says to its key's pointer; None where nothing tells of it."""
+    if replay.created_as is None:
+        return None
+    service, dedup_key, occurrence = replay.created_as
+    creation = {"incidentId": replay.incident_id, "occurrence": occurrence, "service": service, "dedupKey": dedup_key}
+    return Entry(pointer_id(service, dedup_key), occurrence, PointerRank.CREATION, line_of(to_item(creation)))
+
+
+class Replaying:
+    """One incident, replayed from its entries; `left_out` where it is not wanted, by its time."""
+
+    def __init__(self, key: str, wanted: Wanted, policies: Policies | None) -> None:
+        self.replay = Replay(key, row_of=row_of, policies=policies, hash_of=hash_of, with_receipts=wanted.receipts)
+        self.left_out = False
+        self.events = self.rows = self.receipts = 0
+        self.summed = 0
+        self._wanted = wanted
+        self._key = key
+        self._unreadable: list[Divergence] = []
+        self._sealed: list[Divergence] = []
+
+    def take_all(self, group: Iterable[Entry]) -> tuple[Divergence, ...]:
+        began = False
+        for entry in group:
+            if not began and entry.rank != Rank.ROW:
+                began = True
+                if self._wanted.rows and not self.rows:
+                    self.replay.row(None)
+            try:
+                self._take(entry)
+            except (Corrupt, Rejected) as error:
+                self._tell(Kind.UNREADABLE, _where(entry), "readable", str(error))
+            if self.left_out:
+                for _ in group:
+                    pass
+                return ()
+        if not began and self._wanted.rows and not self.rows:
+            self.replay.row(None)
+        return (*self._unreadable, *self.replay.finish(), *self._sealed)
+
+    def _take(self, entry: Entry) -> None:
+        match entry.rank:
+            case Rank.ROW:
+                self.rows += 1
+                self.replay.row(document_of(entry.line))
+            case Rank.RECEIPT:
+                self._take_receipt(entry)
+            case Rank.EVENT:
+                document = document_of(entry.line)
+                if entry.place == 1 and not self._wanted.includes(str(document.get("timestamp", ""))):
+                    self.left_out = True
+                    return
+                self.events += 1
+                self.replay.event(document)
+            case Rank.SEAL:
+                self._compare_seal(Sealed.read(entry.line.decode()))
+
+    def _take_receipt(self, entry: Entry) -> None:
+        self.receipts += 1
+        document = document_of(entry.line)
+        receipt = read_receipt(to_item(document))
+        if receipt.id != document.get("pk"):
+            where = f"receipt {document.get('pk')}: key"
+            self._tell(Kind.RECEIPT, where, f"the key of its principal and idempotencyKey, {receipt.id}", "another")
+        if receipt.result.first_sequence is not None:
+            self.summed = sum_with(self.summed, document)
+        self.replay.receipt(receipt)
+
+    def _compare_seal(self, sealed: Sealed) -> None:
+        version, replay = sealed.version, self.replay
+        if replay.version != version:
+            self._unsealed(f"event {version}", f"sealed with hash {sealed.tip}", "absent")
+        elif replay.tip != sealed.tip:
+            self._unsealed(f"events 1 to {version}", f"a chain that ends in {sealed.tip}", replay.tip)
+        elif self._wanted.receipts and self.summed != sealed.receipts:
+            self._unsealed(f"receipts of events 1 to {version}", f"{sealed.receipts:064x}", f"{self.summed:064x}")
+
+    def _unsealed(self, where: str, expected: str, found: str) -> None:
+        self._sealed.append(Divergence(self._key, Kind.SEAL, where, expected, found))
+
+    def _tell(self, kind: Kind, where: str, expected: str, found: str) -> None:
+        self._unreadable.append(Divergence(self._key, kind, where, expected, found))
+
+
+def _where(entry: Entry) -> str:
+    return f"{Rank(entry.rank).name.lower()} {entry.place}" if entry.rank != Rank.ROW else "row"
+
+
+def replay_pointers(part: str, files: tuple[Path, ...], folder: Path) -> Counts:
+    """Compare the pointers of a partition with the creations that should have moved them."""
+    counts = Counts()
+    with _writer(folder / FOUND, f"pointers-{part}") as found:
+        for key, group in groupby(entries(files, folder / f"runs-p{part}"), key=attrgetter("key")):
+            told = tuple(check_key(key, group, counts))
+            counts.tell(told)
+            found.writelines(json.dumps(one.to_document()) + "\n" for one in told)
+    for path in files:
+        path.unlink()
+    return counts
+
+
+def check_key(key: str, group: Iterable[Entry], counts: Counts) -> Iterator[Divergence]:
+    """Yield what is wrong with a key: its occurrences run without a gap, and its pointer names the newest."""
+    newest: Document | None = None
+    pointer: Document | None = None
+    for entry in sorted(group, key=lambda one: (one.rank, one.place)):
+        document = document_of(entry.line)
+        if entry.rank == PointerRank.POINTER:
+            counts.pointers += 1
+            pointer = document
+            continue
+        after = 1 if newest is None else newest["occurrence"] + 1
+        if document["occurrence"] > after:
+            for number in range(after, document["occurrence"]):
+                identity = incident_id(document["service"], document["dedupKey"], number)
+                yield Divergence(identity, Kind.MISSING, "every event", f"occurrence {number} of its key", "absent")
+        newest = document
+    yield from compare_pointer(key, newest, pointer)
+
+
+def compare_pointer(key: str, newest: Document | None, pointer: Document | None) -> Iterator[Divergence]:
+    """Yield what is wrong with a key's pointer. `newest`: what its last incident was created with."""
+    if newest is None:
+        named = str((pointer or {}).get("incidentId", ""))
+        yield Divergence(named, Kind.POINTER, f"pointer {key}", "an incident with events", "none")
+        return
+    identity = newest["incidentId"]
+    if pointer is None:
+        yield Divergence(identity, Kind.POINTER_MISSING, f"pointer {key}", f"occurrence {newest['occurrence']}", "absent")
+        return
+    for name in sorted({*newest, *pointer} - {"pk"}):
+        if newest.get(name) != pointer.get(name):
+            yield Divergence(
+                identity, Kind.POINTER, f"pointer {key}: {name}", repr(newest.get(name)), repr(pointer.get(name))
+            )

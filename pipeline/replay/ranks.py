@@ -1,0 +1,85 @@
+"""Where each stored item belongs in a replay: under which key, at which place, in which order.
+
+Of one incident the row comes first, then each receipt before the first event that it names, then the event, then what an
+auditor sealed at it. Pointers and the creations that should have moved them meet under the pointer's key.
+"""
+
+import re
+from enum import Enum, IntEnum
+from typing import Final, NamedTuple
+
+from pipeline.domain.errors import Corrupt
+from pipeline.replay.lines import event_key, item_of
+
+_PK: Final = re.compile(rb'"pk":\{"S":"([0-9a-f-]{36}|[0-9a-f]{64})"\}')
+_FIRST: Final = re.compile(rb'"firstSequence":\{"N":"([0-9]{1,16})"\}')
+_OF_INCIDENT: Final = re.compile(rb'"incidentId":\{"S":"([0-9a-f-]{36})"\}')
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_RECEIPT: Final = b'"requestDigest":{"S":"'
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_UUID_LENGTH: Final = 36
+
+
+class Table(Enum):
+    """The three tables, by the end of their names."""
+
+    EVENTS = "incident-events"
+    INCIDENTS = "incidents"
+    IDEMPOTENCY = "idempotency"
+
+
+class Rank(IntEnum):
+    """What of an incident comes first."""
+
+    ROW = 0
+    RECEIPT = 1
+    EVENT = 2
+    SEAL = 3
+
+
+class PointerRank(IntEnum):
+    """What of a key comes first."""
+
+    CREATION = 0
+    POINTER = 1
+
+
+class Place(NamedTuple):
+    """Where a line goes: to an incident's lines, or, for a pointer, to its key's."""
+
+    key: str
+    place: int
+    rank: int
+    is_pointer: bool = False
+
+
+def place_of(table: Table, line: bytes) -> Place | None:
+    """Return where a stored item's line belongs; None for what tells of no incident (it stands for itself).
+
+    Raises `Corrupt` where the item has not the keys of its table.
+    """
+    match table:
+        case Table.EVENTS:
+            incident, sequence = event_key(line)
+            if not _UUID.fullmatch(incident):
+                raise Corrupt(f"an event of {incident[:60]!r}, which is no incident's id")
+            return Place(incident, sequence, Rank.EVENT)
+        case Table.INCIDENTS:
+            key = _key(line)
+            is_pointer = len(key) != _UUID_LENGTH
+            return Place(key, 0, PointerRank.POINTER if is_pointer else Rank.ROW, is_pointer)
+        case Table.IDEMPOTENCY:
+            found = _OF_INCIDENT.search(line)
+            if found is None or _RECEIPT not in line:
+                return None
+            first = _FIRST.search(line)
+            return Place(found[1].decode(), int(first[1]) if first else 0, Rank.RECEIPT)
+
+
+def _key(line: bytes) -> str:
+    found = _PK.findall(line)
+    # A caller's own data may hold the same name: then the line is read as a whole.
+    key = found[0].decode() if len(found) == 1 else item_of(line).get("pk", {}).get("S", "")
+    if not (_UUID.fullmatch(key) or _DIGEST.fullmatch(key)):
+        raise Corrupt("an item without the key of its table")
+    return str(key)

@@ -1,0 +1,124 @@
+"""Replay what was spread into a folder, over as many processes as are asked for, and hand back what came of it.
+
+Synchronous and at home in a thread; knows neither tables nor command line. Whether a divergence counts is for the caller.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.domain.divergences import Divergence, Kind
+from pipeline.domain.promotion import Policies
+from pipeline.replay.exports import Export, Folders, Spread, spread_file
+from pipeline.replay.partition import EVENTS, FOUND, POINTERS, SEALS, Counts, Wanted, replay_partition, replay_pointers
+from pipeline.replay.ranks import Rank
+from pipeline.replay.seals import Sealed
+from pipeline.replay.spill import SpillWriter, partitions
+from pipeline.runtime import shipped
+
+# Below so many items, starting further processes takes longer than the work.
+ALONE_BELOW: Final = 20_000
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a replay works, and by which configuration decisions are judged again."""
+
+    folder: Path
+    config: Path | None = None
+    processes: int = 1
+
+    @property
+    def folders(self) -> Folders:
+        return Folders(self.folder / EVENTS, self.folder / POINTERS)
+
+
+def spread_exports(place: Place, exports: Iterable[Export], only: frozenset[str] | None, progress: Progress) -> Spread:
+    """Spread every file of every export; `progress` is told how many items are done."""
+    tasks = [
+        (export.table, file, place.folders, f"{export.table.name}-{number}", only)
+        for export in exports
+        for number, file in enumerate(export.files)
+    ]
+    total = Spread()
+    for spread in _run(spread_file, tasks, place.processes, sum(task[1].items for task in tasks)):
+        total.add(spread)
+        progress(total.items)
+    return total
+
+
+def spread_seal(place: Place, lines: Iterable[str], only: frozenset[str] | None) -> int:
+    """Put what was sealed beside the events it must agree with; return how many incidents that is."""
+    number = 0
+    with SpillWriter(place.folders.events, "seal") as writer:
+        for line in lines:
+            sealed = Sealed.read(line)
+            if only is None or sealed.incident_id in only:
+                writer.put(sealed.incident_id, sealed.version, Rank.SEAL, sealed.line().encode())
+                number += 1
+    return number
+
+
+def replay(place: Place, wanted: Wanted, items: int, progress: Progress) -> Counts:
+    """Replay what was spread; `progress` is told how many events are done."""
+    total = Counts()
+    tasks = [(part, files, place.folder, wanted, place.config) for part, files in partitions(place.folder / EVENTS).items()]
+    for counts in _run(_replay_partition, tasks, place.processes, items):
+        total.add(counts)
+        progress(total.events)
+    # A part of the incidents, by their time or name, says nothing of a key's other occurrences.
+    if wanted.rows and wanted.is_everything:
+        keyed = [(part, files, place.folder) for part, files in partitions(place.folder / POINTERS).items()]
+        for counts in _run(replay_pointers, keyed, place.processes, items):
+            total.add(counts)
+    return total
+
+
+_POLICIES: dict[Path | None, Policies] = {}
+
+
+def _replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: Wanted, config: Path | None) -> Counts:
+    policies = _POLICIES.get(config)
+    if policies is None:
+        policies = _POLICIES[config] = shipped.policies(config)
+    return replay_partition(part, files, folder, wanted, policies)
+
+
+def divergences(place: Place) -> Iterator[Divergence]:
+    """Yield all that was found, incident by incident."""
+    folder = place.folder / FOUND
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                told = json.loads(line)
+                yield Divergence(told["incidentId"], Kind(told["kind"]), told["where"], told["expected"], told["found"])
+
+
+def seal_lines(place: Place) -> Iterator[str]:
+    """Yield the lines of a seal, in the order of incident ids."""
+    folder = place.folder / SEALS
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with path.open(encoding="utf-8") as lines:
+            yield from lines
+
+
+def _run(work: Callable[..., Any], tasks: list[tuple[Any, ...]], processes: int, items: int) -> Iterator[Any]:
+    """Yield each task's result, as they come. What a task raises ends it all."""
+    if processes <= 1 or items < ALONE_BELOW or len(tasks) < 2:
+        for task in tasks:
+            yield work(*task)
+        return
+    # Spawned: a forked child would inherit the event loop and the open connections of this process.
+    with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=get_context("spawn")) as pool:
+        futures: list[Future[Any]] = [pool.submit(work, *task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()

@@ -1,0 +1,43 @@
+"""Replay a store, or the tables it would be stored in, in memory: the code of `opx replay verify` without its files."""
+
+from itertools import groupby
+
+from pipeline.domain.divergences import Divergence
+from pipeline.domain.promotion import Policies
+from pipeline.replay.alone import check_alone
+from pipeline.replay.lines import line_of
+from pipeline.replay.partition import Counts, Replaying, Wanted, check_key, creation_of
+from pipeline.replay.ranks import PointerRank, Table, place_of
+from pipeline.replay.spill import Entry
+from pipeline.stores.memory import MemoryStore
+from tests.support.exporting import Tables, tables_of
+from tests.support.histories import POLICIES
+
+WANTED = Wanted()
+
+
+def verify_store(store: MemoryStore, policies: Policies | None = POLICIES) -> list[Divergence]:
+    """Return all that replay finds wrong with a memory store."""
+    return verify_tables(tables_of(store), policies)
+
+
+def verify_tables(tables: Tables, policies: Policies | None = POLICIES, wanted: Wanted = WANTED) -> list[Divergence]:
+    entries: list[Entry] = []
+    pointers: list[Entry] = []
+    for name, items in tables.items():
+        for item in items:
+            line = line_of(item)
+            place = place_of(Table(name), line)
+            if place is None:
+                check_alone(line)
+            else:
+                (pointers if place.is_pointer else entries).append(Entry(place.key, place.place, place.rank, line))
+    found: list[Divergence] = []
+    for key, group in groupby(sorted(entries), key=lambda one: one.key):
+        incident = Replaying(key, wanted, policies)
+        found += incident.take_all(group)
+        if (creation := creation_of(incident.replay)) is not None:
+            pointers.append(Entry(creation.key, creation.place, PointerRank.CREATION, creation.line))
+    for key, group in groupby(sorted(pointers), key=lambda one: one.key):
+        found += check_key(key, group, Counts())
+    return found
