@@ -28,6 +28,9 @@ QUEUES: Final = {
 }
 INTAKE: Final = ("candidates", "alarms", "alertmanager", "commands")
 DEAD: Final = ("candidates-dlq", "alarms-dlq", "alertmanager-dlq", "commands-dlq")
+# Only in a stack that has a webhook.
+WEBHOOK_DLQ: Final = "webhook-dlq"
+_WEBHOOK_DLQ_OUTPUT: Final = "WebhookDlqUrl"
 _DEPTHS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -48,10 +51,20 @@ class Depth:
         return self.waiting + self.in_flight + self.delayed
 
 
+def url_of(session: Session, queue: str) -> str:
+    return session.target.output(_WEBHOOK_DLQ_OUTPUT if queue == WEBHOOK_DLQ else QUEUES[queue])
+
+
+def looked_into(session: Session) -> tuple[str, ...]:
+    """Return the queues that nobody works off: what lies there waits for somebody to look."""
+    webhook = (WEBHOOK_DLQ,) if _WEBHOOK_DLQ_OUTPUT in session.target.outputs else ()
+    return ("rejected", *DEAD, "fanout-failures", *webhook)
+
+
 async def depth_of(session: Session, queue: str) -> Depth:
     with translated(f"counting the queue {queue}"):
         answer = await session.clients.sqs.get_queue_attributes(
-            QueueUrl=session.target.output(QUEUES[queue]), AttributeNames=list(_DEPTHS)
+            QueueUrl=url_of(session, queue), AttributeNames=list(_DEPTHS)
         )
     return Depth(*(int(answer["Attributes"].get(name, 0)) for name in _DEPTHS))
 

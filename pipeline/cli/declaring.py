@@ -132,7 +132,8 @@ def receipt(
         if found is None:
             message = f"Nothing was decided under the key {key}, or it was refused without a receipt."
             facts = {"code": HttpCode.RECEIPT_UNKNOWN.value, "outcome": "unknown"}
-            raise CommandError(message, f"the same command with --key {key}, or {invocation.opx} rejected", REFUSED, facts)
+            then = f"the same command with --key {key}, or {invocation.opx} queue show rejected"
+            raise CommandError(message, then, REFUSED, facts)
         if invocation.screen.as_json:
             invocation.screen.record(found.document)
         else:

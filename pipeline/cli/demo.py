@@ -17,7 +17,7 @@ from rich.text import Text
 
 from pipeline.cli import demo_steps as steps
 from pipeline.cli.engine import bring_up
-from pipeline.cli.rejected import peek
+from pipeline.cli.peeking import Queues
 from pipeline.cli.session import Invocation, Session, execute, guarded, session_at
 from pipeline.cli.subscription import Subscription, subscribe
 from pipeline.cli.tables import incidents_table, timeline_table
@@ -176,17 +176,21 @@ def _alarm_name(document: Document) -> str:
 
 
 async def _refusals(show: Show, session: Session, count: int) -> None:
-    rejections = sorted(await peek(session, count), key=lambda item: item.code)
+    look = await Queues(session).look("rejected", lambda copy: True)
+    rejections = sorted(look.copies, key=lambda item: str(item.explanation.get("code")))
     show.section("rejected", "kept for 14 days with their bodies intact, and with the reason beside them")
     columns = (
         Column("code", "red"),
         Column("message", floor=MESSAGE_CHARACTERS_MIN, cap=MESSAGE_CHARACTERS_MAX),
         Column("reason", wrap=True, floor=REASON_CHARACTERS_MIN),
     )
-    rows = [(cell(item.code), cell(steps.first_words(item.body)), cell(item.reason)) for item in rejections]
+    rows = [
+        (cell(item.explanation.get("code")), cell(steps.first_words(item.body)), cell(item.explanation.get("reason")))
+        for item in rejections
+    ]
     show.table(columns, rows)
     expected = {"malformed-json", "invalid-field", "unknown-field", "authority-not-granted", "key-reused"}
-    found = {item.code for item in rejections}
+    found = {item.explanation.get("code") for item in rejections}
     told = "two malformed, one naming its own principal, one claiming to be a person, one reusing a key: all refused by name"
     show.promise("bad input refused by name", found == expected and len(rejections) == count, told)
 

@@ -246,7 +246,7 @@ async def _named(desk: Desk, names: Names, config: Path | None) -> int:
         desk.screen.notice(f"{line} Or give --message FILE.")
     first = [f"{desk.invocation.opx} policy explain {short(one.incident_id)}" for one in found[:1]]
     opx = desk.invocation.opx
-    desk.screen.next(*(first or [f"{opx} policy explain {names.what} --message FILE", f"{opx} rejected"]))
+    desk.screen.next(*(first or [f"{opx} policy explain {names.what} --message FILE", f"{opx} queue show rejected"]))
     return DONE if rows or more else REFUSED
 
 
@@ -267,7 +267,7 @@ async def _messages(desk: Desk, message: str, wanted: str | None, days: int, con
     _tell_rest(desk.screen, told)
     opx = desk.invocation.opx
     steps = [f"{again} {short(incidents[0].incident_id)}"] if incidents else []
-    desk.screen.next(*steps, *([f"{opx} lint FILE"] if told.unread or told.unmatched else []), f"{opx} rejected")
+    desk.screen.next(*steps, *([f"{opx} lint FILE"] if told.unread or told.unmatched else []), f"{opx} queue show rejected")
     return DONE if subjects else REFUSED
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import controls, declaring, engine, environment, rejected, send, status, tail, transitions
+from pipeline.cli import controls, declaring, engine, environment, send, status, tail, transitions
 from pipeline.cli.authority import authority
 from pipeline.cli.board import watch
 from pipeline.cli.demo import demo
@@ -19,6 +19,7 @@ from pipeline.cli.lint import lint
 from pipeline.cli.listing import list_
 from pipeline.cli.opening import open_
 from pipeline.cli.policy import policy
+from pipeline.cli.queue import queue
 from pipeline.cli.rules import rules
 from pipeline.cli.session import Around, Invocation, silence_output
 from pipeline.cli.target import Selection
@@ -126,7 +127,7 @@ for verb in VERBS:
 app.command()(declaring.evidence)
 app.command()(declaring.link)
 app.command()(declaring.receipt)
-app.command()(rejected.rejected)
+app.add_typer(queue, name="queue")
 app.command()(why)
 app.add_typer(policy, name="policy")
 app.add_typer(rules, name="rules")

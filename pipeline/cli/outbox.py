@@ -103,7 +103,7 @@ def address(line: Line, queue: Queue) -> Outgoing:
     document = _readable(line.body)
     size = len(line.body.encode("utf-8"))
     if queue is not Queue.COMMANDS:
-        return Outgoing(line.number, line.body, size, group=_group(_service(document)))
+        return Outgoing(line.number, line.body, size, group=_group(service_of(document)))
     return Outgoing(line.number, line.body, size, command_group(line.body, document), deduplication_of(line.body, document))
 
 
@@ -158,7 +158,7 @@ def _readable(body: str) -> Document | None:
         return None
 
 
-def _service(document: Document | None) -> object:
+def service_of(document: Document | None) -> object:
     """Return the service a message says it is about; of an alarm that names none, what else keeps it apart: its own name."""
     if document is None:
         return None

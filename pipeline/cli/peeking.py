@@ -5,17 +5,16 @@ works off are never looked into: that would hide their messages from it, and cou
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pipeline.cli.counting import DEAD, INTAKE, QUEUES, Depth, depths
+from pipeline.cli.counting import DEAD, INTAKE, Depth, depths, url_of
 from pipeline.cli.operating import explanation_of
 from pipeline.cli.session import Session
 from pipeline.domain.canonical import Document, parse_document
 from pipeline.domain.errors import Rejected, Unavailable
-from pipeline.services.rejection import ATTRIBUTE
 from pipeline.stores.clients import translated
 
 WITHIN_S: Final = 15.0
@@ -29,12 +28,13 @@ _BATCH: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A message in a queue. `explanation` is what opx says beside a rejected one."""
+    """A message in a queue, and as SQS gave it. `explanation` is what opx says beside a rejected one."""
 
     queue: str
     message_id: str
     body: str
     explanation: Document
+    raw: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +104,14 @@ class Queues:
     async def _receive(self, queue: str) -> list[Any]:
         with translated(f"looking into the queue {queue}"):
             answer = await self.session.clients.sqs.receive_message(
-                QueueUrl=self._url(queue),
+                QueueUrl=url_of(self.session, queue),
                 MaxNumberOfMessages=_BATCH,
                 WaitTimeSeconds=1,
                 VisibilityTimeout=HIDDEN_S,
-                MessageAttributeNames=[ATTRIBUTE],
+                AttributeNames=["All"],
+                MessageAttributeNames=["All"],
             )
         return list(answer.get("Messages", ()))
-
-    def _url(self, queue: str) -> str:
-        return self.session.target.output(QUEUES[queue])
 
 
 async def give_back(session: Session, queue: str, handles: list[str]) -> None:
@@ -125,13 +123,11 @@ async def give_back(session: Session, queue: str, handles: list[str]) -> None:
         ]
         # Whoever may look need not be allowed to do this; then they show again when they would by themselves.
         with suppress(Unavailable), translated("giving back what was looked at"):
-            await session.clients.sqs.change_message_visibility_batch(
-                QueueUrl=session.target.output(QUEUES[queue]), Entries=entries
-            )
+            await session.clients.sqs.change_message_visibility_batch(QueueUrl=url_of(session, queue), Entries=entries)
 
 
 def _copy(queue: str, message: Any) -> Copy:
-    return Copy(queue, message["MessageId"], message["Body"], explanation_of(message))
+    return Copy(queue, message["MessageId"], message["Body"], explanation_of(message), message)
 
 
 # --- the fan-out's failures ------------------------------------------------------------------------------------------

@@ -259,7 +259,7 @@ def _report(
     source = Source(order.queue, order.file, progress.days or 0)
     mappings = Mappings(shipped.alarm_mappings(None), shipped.alert_mapping(None))
     asking = leads(named, source, mappings, invocation.opx)
-    screen.next(*asking, f"{invocation.opx} {'rejected' if rejected else 'list'}", f"{invocation.opx} status")
+    screen.next(*asking, f"{invocation.opx} {'queue show rejected' if rejected else 'list'}", f"{invocation.opx} status")
     return REFUSED if sent.failed or rejected else DONE
 
 

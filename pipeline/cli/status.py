@@ -158,7 +158,7 @@ def _advise(invocation: Invocation, queues: dict[str, Depth], held: Held, has_in
     dead = [name for name in (*DEAD, "fanout-failures") if queues[name].total]
     if dead:
         invocation.screen.say(f"Somebody has to look at: {', '.join(dead)}.", "bold red")
-    refused = [f"{opx} rejected"] if queues["rejected"].total else []
+    refused = [f"{opx} queue list"] if dead else [f"{opx} queue show rejected"] if queues["rejected"].total else []
     holding = held.controls is None or controls.held(held.controls, SystemClock().now())
     paused = [f"{opx} maintenance list"] if holding else []
     invocation.screen.next(*refused, *paused, f"{opx} list" if has_incidents else f"{opx} send FILE", f"{opx} tail")

@@ -1,7 +1,7 @@
 """What a rejected message says beside its intact body, and how a redriven one gets its first sender back.
 
-Both directions of one format stand here: `explanation` writes the single attribute `opx`, `origin` reads it, and believes it
-only from a sender whose registry entry speaks for others (the stack's redrive role).
+Both directions of one format stand here: `explanation` writes the single attribute `opx` (`claim` what a redrive needs of
+it), `origin` reads it, and believes it only from a sender whose registry entry speaks for others (the stack's redrive role).
 """
 
 from collections.abc import Mapping
@@ -28,6 +28,11 @@ def rejection(message: Message, received: Received, refusal: Refusal) -> Rejecte
 
 
 def explanation(message: Message, received: Received, refusal: Refusal) -> Document:
+    return {"code": refusal.code.value, "reason": ascii_text(refusal.sentence())} | claim(message, received)
+
+
+def claim(message: Message, received: Received) -> Document:
+    """Return whose a message was, when it came and by which queue: what the redrive role says of it."""
     attributes = dict(message.attributes)
     if received.message_id != message.message_id:
         # Redriven: `opx` is the first rejection's word, and what it keeps are the first sender's attributes.
@@ -35,8 +40,6 @@ def explanation(message: Message, received: Received, refusal: Refusal) -> Docum
         kept = parse_document(str(earlier.get("stringValue", "{}"))).get("attributes")
         attributes |= kept if isinstance(kept, dict) else {}
     document: Document = {
-        "code": refusal.code.value,
-        "reason": ascii_text(refusal.sentence()),
         "source": message.source,
         "originalSenderId": received.sender.signed_id,
         "originalMessageId": received.message_id,

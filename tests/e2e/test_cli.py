@@ -210,7 +210,7 @@ def test_what_was_rejected_is_shown_with_its_reason_and_stays(stack: Stack, opx:
     before = stack.depth("RejectedQueueUrl")
     for _ in range(2):
         # Also at once again: what was looked at is given back.
-        code, found, _ = opx("rejected", "--limit", "1")
+        code, found, _ = opx("queue", "show", "rejected", "--limit", "1")
         assert (code, found[0]["code"], found[0]["body"]) == (0, "invalid-field", body)
         assert {"reason", "source", "originalSenderId", "originalSentAt"} <= set(found[0])
     assert stack.depth("RejectedQueueUrl") == before

@@ -39,6 +39,7 @@ DECIDE = {
 }
 KEPT_BY_AWS = "all-that-it-says"
 EVENTBRIDGE = {"Service": "events.amazonaws.com"}
+CODEDEPLOY = {"Service": "codedeploy.amazonaws.com"}
 EXECUTE_API = f"arn:aws:execute-api:{PSEUDO['AWS::Region']}:{PSEUDO['AWS::AccountId']}"
 FIND_THE_STACK = {f"stack/{PSEUDO['AWS::StackName']}/*": "cloudformation:DescribeStacks"}
 INVOKE = "execute-api:Invoke"
@@ -80,6 +81,12 @@ GRANTS: dict[str, dict[str, str]] = {
     # Of all APIs in the account and region, those of others included.
     "ApiGatewayRole": {"service-role/AmazonAPIGatewayPushToCloudWatchLogs": KEPT_BY_AWS},
     "WebhookRole": {"WebhookDestination": "events:InvokeApiDestination"},
+    "DeploymentRole": {"*": "cloudwatch:DescribeAlarms"}
+    | {
+        f"{name}Function{arn}": "lambda:GetAlias lambda:UpdateAlias lambda:GetProvisionedConcurrencyConfig"
+        for name in ("Candidates", "Commands", "Fanout", "Api", "Retention", "Health")
+        for arn in ("", ".Arn:live")
+    },
     "RedriveRole": dict.fromkeys(("RejectedQueue", *DLQS), f"{WORK_OFF} sqs:GetQueueUrl")
     | dict.fromkeys(("CandidatesQueue", "CommandsQueue"), SEND),
     "RepublishRole": {
@@ -94,11 +101,12 @@ GRANTS: dict[str, dict[str, str]] = {
     | ASK
     | WRITE
     | {"CommandsQueue": SEND, "IdempotencyTable": "dynamodb:GetItem"}
-    | dict.fromkeys(("RejectedQueue", "FanoutFailuresQueue", *DLQS), LOOK),
+    | dict.fromkeys(("RejectedQueue", "FanoutFailuresQueue", *DLQS, "WebhookDlq"), LOOK),
     # Nor this one: the doors believe what the role says of a message's sender.
     "RedrivePolicy": FIND_THE_STACK | {"RedriveRole": "sts:AssumeRole"},
     # Not the operator's: no registry stands between whoever may write the controls and silence.
     "ControlsPolicy": FIND_THE_STACK | {"parameter/ControlsParameter": f"{READ_THE_CONTROLS} ssm:PutParameter"},
+    "RepublishPolicy": FIND_THE_STACK | {"RepublishRole": "sts:AssumeRole"},
     "ReaderPolicy": FIND_THE_STACK
     | ASK
     | {
@@ -188,6 +196,7 @@ def _without_rest(resource: str) -> str:
     ("RedriveRole/Properties/Policies/0/PolicyDocument/Statement/0/Resource/3", GONE),
     ("RepublishRole/Properties/Policies/0/PolicyDocument/Statement/0/Action/1", GONE),
     ("RepublishRole/Properties/Policies/0/PolicyDocument/Statement/2/Resource", {"Fn::GetAtt": "RejectedQueue.Arn"}),
+    ("RepublishPolicy/Properties/PolicyDocument/Statement/1/Resource", {"Fn::GetAtt": "RedriveRole.Arn"}),
     ("CandidatesRole/Properties/Policies/0/PolicyDocument/Statement/0/Resource/2", GONE),
     ("AlertmanagerPolicy/Properties/PolicyDocument/Statement/0/Action", ["sns:Publish", "sns:Subscribe"]),
     ("ProducerPolicy/Properties/PolicyDocument/Statement/0", GONE),
@@ -256,7 +265,7 @@ def no_role_may_change_events_or_receipts(parts: Parts) -> Iterator[str]:
     in_transactions = {"ForAllValues:StringNotEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
     for role, _ in of_type(parts, "AWS::IAM::Role"):
         # Under a role that only another AWS service may assume, no code runs.
-        if all(who in ({"Service": "apigateway.amazonaws.com"}, EVENTBRIDGE) for who in assumed_by(parts, role)):
+        if all(who in ({"Service": "apigateway.amazonaws.com"}, EVENTBRIDGE, CODEDEPLOY) for who in assumed_by(parts, role)):
             continue
         denials = [s for s in identity_statements(parts, role) if s["Effect"] == "Deny"]
         for table in ("EventsTable", "IdempotencyTable"):

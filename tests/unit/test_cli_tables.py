@@ -6,13 +6,16 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
-from pipeline.cli.rejected import Rejection, rejections_table
+from pipeline.cli.queue_letters import Letter
+from pipeline.cli.queue_rehearsal import Told
+from pipeline.cli.queue_view import letters_table
 from pipeline.cli.tables import incidents_table, timeline_table
 from pipeline.cli.terminal import Column, Screen, cell
 from pipeline.domain.canonical import Document
 from pipeline.domain.incidents import advance
 from pipeline.domain.transitions import State
 from tests.support.clock import NOW
+from tests.support.doors import message
 from tests.support.histories import INCIDENT_ID, change, incident_in, whole_life
 
 LONG_SERVICE = "a-very-long-service-name-of-the-checkout-in-europe"
@@ -132,7 +135,9 @@ def test_a_rejection_says_why_whose_and_when_at_80_columns() -> None:
         "originalSentAt": "2026-01-31T03:00:00.000Z",
     }
     screen = narrow()
-    rejections_table(screen, [Rejection('{"type":"candidate","title":"x\x1b[2J"}' + "x" * 500, told), Rejection("[]", {})])
+    bodies = {'{"type":"candidate","title":"x\x1b[2J"}' + "x" * 500: told, "[]": {}}
+    letters = [Letter("rejected", message("m", body), explanation) for body, explanation in bodies.items()]
+    letters_table(screen, [Told(letter, *letter.trouble()) for letter in letters])
     text = "\n".join(lines(screen))
     for part in (
         "unsupported-schema-version",
@@ -140,7 +145,7 @@ def test_a_rejection_says_why_whose_and_when_at_80_columns() -> None:
         "candidates · AROAEXAMPLE",
         "schemaVersion",
         "[]",
-        "?",
+        "unexplained",
     ):
         assert part in text
     assert "\x1b" not in text

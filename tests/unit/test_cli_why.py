@@ -265,7 +265,7 @@ async def test_a_rejected_message_is_found_by_its_first_id_or_its_key_and_stays(
     assert found.fates[0].ending is Ending.REJECTED
     assert "severity: wrong." in shown(found)
     assert told(found)["rejected"]["code"] == "invalid-field"
-    assert "opx rejected" in shown(found)
+    assert "opx queue show rejected" in shown(found)
     assert place.sqs.hidden == set()
     assert len(place.sqs.queues["rejected"]) == 26
 
