@@ -27,6 +27,7 @@ PSEUDO = {
 # What a stack may be told beside its stage. Every promise holds with the defaults, and with all of these.
 OPTIONS = {
     "ApiGatewayAccountRole": "exists",
+    "DeploymentType": "Canary10Percent5Minutes",
     "ArchiveAfterDays": "0",
     "OrganizationId": "o-0123456789",
     "WebhookUrl": "https://chat.example/hook",
