@@ -83,12 +83,12 @@ _RETENTION: Final = ("retention",)
 _HEALTH: Final = ("health",)
 
 MEASURES: Final[dict[Metric, Measure]] = {
-    Metric.APPLIED: Measure("messages and requests that took effect", _DECIDING),
+    Metric.APPLIED: Measure("messages and requests that took effect", _ASKED),
     Metric.IDEMPOTENCY_HITS: Measure("copies that got the first answer again", _ASKED),
     Metric.REFUSED: Measure("what was asked and will not be done", _ASKED),
     Metric.REJECTED_MESSAGES: Measure("refused messages copied to the rejected queue", _QUEUES),
     Metric.AUTHORITY_REFUSALS: Measure("refusals because of who asked", _DECIDING),
-    Metric.CONFLICTS: Measure("decisions made again because another was faster", _DECIDING),
+    Metric.CONFLICTS: Measure("decisions made again because another was faster", _ASKED),
     Metric.CANDIDATES_PROMOTED: Measure("candidates that opened an incident", _CANDIDATES),
     Metric.CANDIDATES_DEFERRED: Measure("candidates whose incident waits for more", _CANDIDATES),
     Metric.CANDIDATES_REJECTED: Measure("candidates that the policy does not let open one", _CANDIDATES),
@@ -98,7 +98,7 @@ MEASURES: Final[dict[Metric, Measure]] = {
     Metric.DETECTIONS_COUNTED: Measure("detections counted by a rule, below its threshold", _CANDIDATES),
     Metric.INCIDENTS_CREATED: Measure("incidents begun", _ASKED),
     Metric.TRANSITIONS: Measure("states changed", _DECIDING),
-    Metric.TRANSITION_LATENCY: Measure("from being sent to the changed state", _DECIDING, Unit.MILLISECONDS),
+    Metric.TRANSITION_LATENCY: Measure("from being sent to the changed state", _ASKED, Unit.MILLISECONDS),
     Metric.TRANSITION_FAILURES: Measure("commands to change a state that were refused or failed", _MOVING),
     Metric.API_REQUESTS: Measure("requests answered", _API),
     Metric.API_FAILURES: Measure("requests answered by 5xx", _API),

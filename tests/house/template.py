@@ -31,6 +31,9 @@ OPTIONS = {
     "ArchiveAfterDays": "0",
     "OrganizationId": "o-0123456789",
     "WebhookUrl": "https://chat.example/hook",
+    "AlarmEmail": "oncall@example.com",
+    "AlarmPeriodSeconds": "300",
+    "RunbookBaseUrl": "https://git.example/opx/infra/runbooks",
 }
 Raw = dict[str, Any]
 Parts = dict[str, Any]
