@@ -34,7 +34,7 @@ kind = $(firstword $(subst -, ,$(notdir $(1))))
 PIP := install -qq --no-input --disable-pip-version-check --progress-bar off --no-compile --no-deps
 IN_MEMORY := $(wildcard tests/unit tests/property tests/contract)
 
-.PHONY: help setup python demo test long unit check format up down bench lock clean
+.PHONY: help setup python demo test long unit check format up down bench load cost lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,12 @@ down: setup ## stop the local engine and all it started
 
 bench: setup ## measure; prints figures, is no test
 	@.venv/bin/python -m tests.bench.core
+
+load: setup ## 1000 incidents a minute and readers on an engine of its own; proves that nothing was lost (MINUTES= RATE= READERS= LOAD_SEED=)
+	@.venv/bin/python -m tests.bench.load
+
+cost: setup ## count what an incident's life consumes, and write COSTS.md from it and the price file
+	@.venv/bin/python -m tests.bench.cost
 
 lock: python ## compile the pins again from infra/requirements/*.in
 	@$(PYTHON) -m venv .opx/lock && .opx/lock/bin/python -m pip install -qq --disable-pip-version-check uv
