@@ -50,6 +50,27 @@ def schema_digest(name: str) -> str:
     return digest(normalise(without_prose(SCHEMAS[name].json_schema())))
 
 
+def event_shape() -> dict[str, Any]:
+    """Return the closed JSON Schemas of what an event of the newest version is made of: its envelope and its fact."""
+    envelope = without_prose(SCHEMAS["IncidentEvent"].json_schema())
+    # On the wire the fact's two fields stand beside the others.
+    del envelope["properties"]["fact"]
+    envelope["required"].remove("fact")
+    needed = {name: envelope["$defs"][name] for name in _referred(envelope["properties"], envelope["$defs"])}
+    return {"envelope": envelope | {"$defs": needed}, "fact": without_prose(SCHEMAS["facts"].json_schema())}
+
+
+def _referred(schema: Any, definitions: dict[str, Any]) -> set[str]:
+    """Return the names of all definitions that a schema needs, through others, too."""
+    if isinstance(schema, list):
+        return {name for part in schema for name in _referred(part, definitions)}
+    if not isinstance(schema, dict):
+        return set()
+    own = {str(schema["$ref"]).rpartition("/")[2]} if "$ref" in schema else set()
+    below = {name for part in schema.values() for name in _referred(part, definitions)}
+    return own | below | {deeper for name in own for deeper in _referred(definitions[name], definitions)}
+
+
 def transitions_digest() -> str:
     """Return the digest of every row, of the sets of states beside them, and of the names."""
     rows = [

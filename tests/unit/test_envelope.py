@@ -83,9 +83,8 @@ def names_in(value: Any) -> set[str]:
 
 
 def test_every_field_that_can_be_stored_lies_in_a_golden_file() -> None:
-    stored = {
-        name for path in (ROOT / "tests" / "golden").glob("*/*.json") for name in names_in(parse_document(path.read_bytes()))
-    }
+    paths = [path for folder in ("events", "rows") for path in (ROOT / "tests" / "golden" / folder).glob("*.json")]
+    stored = {name for path in paths for name in names_in(parse_document(path.read_bytes()))}
     schemas = [adapter.json_schema() for adapter in (FACT, INCIDENT, RECEIPT, WINDOW, TypeAdapter(IncidentEvent))]
     # `fact` is spelled eventType and metadata there; decidedAt has its test beside the clock that runs behind.
     assert fields_in(schemas) - stored == {"fact", "decidedAt"}
