@@ -212,6 +212,10 @@ class _Round:
         (answer,) = await asyncio.gather(self.service.archive(row, within), return_exceptions=True)
         if isinstance(answer, BaseException) and not isinstance(answer, Exception):
             raise answer
+        if isinstance(answer, Unavailable) and clock.monotonic() >= self.deadline:
+            # No fault of anybody's: the time was up.
+            self.done.waiting.add(row.incident_id)
+            return
         self._count(row.incident_id, answer, clock.monotonic() - started)
 
     def _count(self, incident_id: str | None, answer: Answered, duration_s: float) -> None:
