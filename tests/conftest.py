@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.local import engine as local_engine
 from pipeline.local.engine import RunningEngine
+from tests.support.closing_table import ClosingTable
 
 SEALED = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -38,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(SEALED)
     # One seed for the whole run, drawn once; every test derives its own from it and from its name.
     config.stash[SEED] = os.environ.get(SEED_VARIABLE) or str(random.SystemRandom().randrange(10**9))
+    config.pluginmanager.register(ClosingTable(config))
 
 
 SEED = pytest.StashKey[str]()
