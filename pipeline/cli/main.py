@@ -20,6 +20,7 @@ from pipeline.cli.listing import list_
 from pipeline.cli.opening import open_
 from pipeline.cli.policy import policy
 from pipeline.cli.queue import queue
+from pipeline.cli.republish import republish
 from pipeline.cli.rules import rules
 from pipeline.cli.session import Around, Invocation, silence_output
 from pipeline.cli.target import Selection
@@ -136,6 +137,7 @@ app.command()(controls.pause)
 app.command()(controls.resume)
 app.add_typer(controls.maintenance, name="maintenance")
 app.command()(tail.tail)
+app.command()(republish)
 app.command()(watch)
 app.command()(transitions.transitions)
 app.command()(environment.environment)

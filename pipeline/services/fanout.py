@@ -91,11 +91,26 @@ def entry_of(document: Document, *, replayed: bool = False) -> BusEntry:
     )
 
 
+def unpublishable(document: Document) -> tuple[str, str] | None:
+    """Return why a stored event is never published (error and detail), or None where it may be.
+
+    One that does not carry its own hash is corruption. The fact inside is not read: an event written by newer code than
+    this is published all the same.
+    """
+    try:
+        if not isinstance(document["eventType"], str):
+            raise ValueError("the type of the event is no text")
+        intact = document["hash"] == event_hash(document)
+        entry_of(document)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        return UNREADABLE, f"{type(error).__name__}: {error}"
+    return None if intact else (CORRUPTION, "the event does not carry the hash of what it says")
+
+
 def _check(record: StreamRecord) -> Document | FailedRecord:
     """Return the document to publish, or why it never will be.
 
-    The event table is append-only: any change but an INSERT, and any event that does not carry its own hash, is corruption.
-    The fact inside is not read: an event written by newer code than this is published all the same.
+    The event table is append-only: any change but an INSERT is corruption.
     """
     if record.change != INSERT:
         return _failure(record, CORRUPTION, f"{record.change} on the append-only event table")
@@ -104,13 +119,12 @@ def _check(record: StreamRecord) -> Document | FailedRecord:
     document = record.document
     try:
         told = (document["incidentId"], document["sequence"])
-        if told != (record.incident_id, record.sequence) or not isinstance(document["eventType"], str):
+        if told != (record.incident_id, record.sequence):
             raise ValueError("the image is not the event its key names")
-        intact = document["hash"] == event_hash(document)
-        entry_of(document)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError) as error:
         return _failure(record, UNREADABLE, f"{type(error).__name__}: {error}")
-    return document if intact else _failure(record, CORRUPTION, "the event does not carry the hash of what it says")
+    wrong = unpublishable(document)
+    return document if wrong is None else _failure(record, *wrong)
 
 
 def _failure(record: StreamRecord, error: str, detail: str) -> FailedRecord:

@@ -41,6 +41,7 @@ OUTPUTS = {
         for caller in ("Producer", "Alertmanager", "Operator", "Controls", "Reader", "Auditor", "Redrive")
     ),
     *("SubscriberPolicyArn", "AlertmanagerTopicArn", "BusName", "BusArn", "RedriveRoleArn", "RepublishRoleArn"),
+    "RepublishPolicyArn",
     *("ControlsParameterName", "LastVerifyParameterName", "FanoutMappingId", "RetentionRoleId", "ArchiveAfterDays"),
     "EventSchemaVersion",
     *(f"{function}FunctionName" for function in ("Candidates", "Commands", "Fanout", "Retention", "Health")),
