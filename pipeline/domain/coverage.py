@@ -8,18 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.domain.authority import AuthorityContext
-from pipeline.domain.canonical import format_time
+from pipeline.domain.canonical import Document, format_time
 from pipeline.domain.chains import Report
 from pipeline.domain.decisions import GATE
-from pipeline.domain.divergences import Kind, span
-from pipeline.domain.envelope import IncidentEvent
-from pipeline.domain.events import Judgement
+from pipeline.domain.divergences import Kind
 from pipeline.domain.receipts import IdempotencyRecord
 
 
 @dataclass
-class _Range:
+class Range:
     """What was decided together: events `first` to `last`, and the receipts that name them."""
 
     first: int
@@ -32,7 +29,7 @@ class Coverage:
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._open: dict[tuple[int, int], _Range] = {}
+        self._open: dict[tuple[int, int], Range] = {}
         self._uncovered: list[tuple[int, int]] = []
         self._reaches = 0
 
@@ -44,11 +41,11 @@ class Coverage:
         if first is None or last is None or last < first:
             self._report(Kind.RECEIPT, f"receipt {receipt.id}: events", "first to last", f"{first} to {last}")
             return
-        self._open.setdefault((first, last), _Range(first, last)).receipts.append(receipt)
+        self._open.setdefault((first, last), Range(first, last)).receipts.append(receipt)
         self._reaches = max(self._reaches, last)
 
-    def event(self, sequence: int) -> list[_Range]:
-        """Take the next event's number; return the ranges it belongs to: one, if all is well."""
+    def event(self, sequence: int, decided_at: str) -> list[Range]:
+        """Take the next event's number, and when it was decided; return the ranges it is in: one, if all is well."""
         self._open = {bounds: one for bounds, one in self._open.items() if one.last >= sequence}
         found = [one for one in self._open.values() if one.first <= sequence]
         if not found:
@@ -57,31 +54,32 @@ class Coverage:
             else:
                 self._uncovered.append((sequence, sequence))
         elif len(found) > 1 and sequence == max(one.first for one in found):
-            told = " and ".join(f"{one.first} to {one.last}" for one in found)
-            where = f"receipt {min(found, key=lambda one: len(one.receipts)).receipts[0].id}: events"
-            self._report(Kind.RECEIPT, where, f"one decision of {span(sequence, sequence)}", told)
+            told = " and ".join(sorted(f"{one.first} to {one.last}" for one in found))
+            # Who says another time than the event is the one that has no business here.
+            wrong = [one for one in found if format_time(one.receipts[0].created_at) != decided_at] or found
+            for one in wrong:
+                self._report(Kind.RECEIPT, f"receipt {one.receipts[0].id}: events", "one decision of each event", told)
         return found
 
-    def agree(self, event: IncidentEvent, control_version: int | None, ranges: Iterable[_Range]) -> None:
+    def agree(self, event: Document, control_version: int | None, ranges: Iterable[Range]) -> None:
         """Compare an event that is as it was stored with its receipts."""
         ranges = tuple(ranges)
-        if len(ranges) > 1:
-            # Told already, and which of them is right can't be.
+        if len(ranges) != 1:
+            # Told already; which of several is right can't be.
             return
-        decided_at = event.decided_at or event.timestamp
-        for one in ranges:
-            for receipt in one.receipts:
-                self._say(receipt, "createdAt", format_time(decided_at), format_time(receipt.created_at))
-                if one.last != event.sequence:
-                    continue
-                self._say(receipt, "result.state", event.new_state, receipt.result.state)
+        (one,) = ranges
+        decided_at = event.get("decidedAt", event["timestamp"])
+        for receipt in one.receipts:
+            self._say(receipt, "createdAt", decided_at, format_time(receipt.created_at))
+            if one.last == event["sequence"]:
+                self._say(receipt, "result.state", event["newState"], receipt.result.state)
                 if control_version is not None:
                     self._say(receipt, "result.controlVersion", control_version, receipt.result.control_version)
-            if not _reported_by(event, one.receipts):
-                where = f"receipt {one.receipts[0].id}: principal"
-                self._report(Kind.RECEIPT, where, event.actor.principal, _principals(one.receipts))
+        if not _reported_by(event, one.receipts):
+            where = f"receipt {one.receipts[0].id}: principal"
+            self._report(Kind.RECEIPT, where, event["actor"]["principal"], _principals(one.receipts))
 
-    def contradicts(self, document: dict[str, Any], ranges: Iterable[_Range]) -> str:
+    def contradicts(self, document: Document, ranges: Iterable[Range]) -> str:
         """Return which attribute of a changed event its receipts contradict, or nothing."""
         receipts = [receipt for one in ranges for receipt in one.receipts]
         if not receipts:
@@ -111,13 +109,8 @@ def _principals(receipts: Iterable[IdempotencyRecord]) -> str:
     return ", ".join(sorted({receipt.principal for receipt in receipts}))
 
 
-def _reported_by(event: IncidentEvent, receipts: Iterable[IdempotencyRecord]) -> bool:
+def _reported_by(event: Document, receipts: Iterable[IdempotencyRecord]) -> bool:
     """Return whether one of the receipts is of whoever the event says it was."""
-    metadata = event.fact.metadata
-    asked: AuthorityContext | None = metadata.requested_by if isinstance(metadata, Judgement) else None
-    principals = {receipt.principal for receipt in receipts}
-    return (
-        event.actor.principal == GATE.principal
-        or event.actor.principal in principals
-        or (asked is not None and asked.principal in principals)
-    )
+    asked = event["metadata"].get("requestedBy", {}).get("principal")
+    principals = {GATE.principal, *(receipt.principal for receipt in receipts)}
+    return event["actor"]["principal"] in principals or asked in principals

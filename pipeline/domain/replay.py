@@ -5,23 +5,71 @@ history. What is wrong is named once, where it is wrong, and not again by all th
 damaged is said in `chains`, what of its receipts in `coverage`; whether a divergence counts is for the caller to say.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Hashable, Iterable
+from decimal import InvalidOperation
+from typing import Any, Final, Protocol
 
-from pipeline.domain.canonical import Document
+from pydantic import TypeAdapter
+
+from pipeline.domain.base import read
+from pipeline.domain.canonical import Document, parse_time
 from pipeline.domain.chains import Chain
-from pipeline.domain.coverage import Coverage
+from pipeline.domain.coverage import Coverage, Range
 from pipeline.domain.divergences import Divergence, Kind, span
 from pipeline.domain.envelope import IncidentEvent, event_hash
 from pipeline.domain.errors import Rejected
-from pipeline.domain.events import IncidentCreated, Judgement
 from pipeline.domain.ids import incident_id as id_of
 from pipeline.domain.incidents import Incident, evolve
-from pipeline.domain.promotion import Policies, judge
+from pipeline.domain.promotion import GateDecision, Policies, judge
 from pipeline.domain.receipts import IdempotencyRecord
-from pipeline.domain.transitions import State, transition
+from pipeline.domain.transitions import TRANSITIONS, EventType, State
 
 RowOf = Callable[[Incident], Document]
+# What was decided before an event of ours can be judged again from it.
+_DECISION: Final = TypeAdapter(GateDecision)
+_STEPS: Final = {(row.source.value, row.target.value): row for row in TRANSITIONS}
+_TIMES: Final = ("newestObservedAt", "keyEndedAt")
+JUDGED_MAX: Final = 10_000
+_CREATED: Final = EventType.INCIDENT_CREATED.value
+
+
+class Fold(Protocol):
+    """Adds an incident's events up, one after the other."""
+
+    @property
+    def control_version(self) -> int: ...
+
+    def take(self, event: Document) -> None:
+        """Add the next event. Raises `Rejected`, ValueError or KeyError where it is none."""
+        ...
+
+    def row(self) -> Document:
+        """Return the row that the incident must have."""
+        ...
+
+
+class ModelFold:
+    """The core's own fold, by `evolve`: reads each event as the model it must be."""
+
+    def __init__(self, row_of: RowOf = Incident.to_document) -> None:
+        self._row_of = row_of
+        self._incident: Incident | None = None
+
+    @property
+    def incident(self) -> Incident:
+        if self._incident is None:
+            raise ValueError("a history starts with IncidentCreated")
+        return self._incident
+
+    @property
+    def control_version(self) -> int:
+        return self.incident.control_version
+
+    def take(self, event: Document) -> None:
+        self._incident = evolve(self._incident, IncidentEvent.from_document(event))
+
+    def row(self) -> Document:
+        return self._row_of(self.incident)
 
 
 def fold(documents: Iterable[Document]) -> Incident | None:
@@ -35,25 +83,26 @@ def fold(documents: Iterable[Document]) -> Incident | None:
 class Replay:
     """One incident's row, receipts and events, taken in this order: the row, then each receipt before the events it names.
 
-    `row_of` makes the row that an incident must have (as stored, with what finds it); `policies`: to judge recorded
-    decisions again, None to leave that out. `folded` is the incident so far while its history is whole, else None.
+    `fold` adds the events up; `policies`: to judge recorded decisions again, None to leave that out; `judged`: the kinds of
+    decision that came out right already, shared by those who have the same policies.
     """
 
     def __init__(
         self,
         incident_id: str,
+        fold: Fold,
         *,
-        row_of: RowOf = Incident.to_document,
         policies: Policies | None = None,
+        judged: set[Hashable] | None = None,
         hash_of: Callable[[Document], str] = event_hash,
         with_receipts: bool = False,
     ) -> None:
         self.incident_id = incident_id
-        self.folded: Incident | None = None
         # What the incident was created with: service, dedupKey and occurrence; by its row's word where the creation is gone.
         self.created_as: tuple[str, str, int] | None = None
-        self._row_of = row_of
+        self._fold = fold
         self._policies = policies
+        self._judged = set() if judged is None else judged
         self._found: list[Divergence] = []
         self._chain = Chain(incident_id, self._report, hash_of)
         self._coverage = Coverage(self._report) if with_receipts else None
@@ -101,67 +150,72 @@ class Replay:
     def event(self, document: Document) -> None:
         """Take the next stored event."""
         sound = self._chain.take(document)
-        ranges = self._coverage.event(self._chain.last) if self._coverage is not None else []
+        ranges = self._covering(document, sound) if self._coverage is not None else []
         if not sound:
-            hint = self._coverage.contradicts(document, ranges) if self._coverage is not None else ""
-            if hint:
-                self._hints[self._chain.last] = hint
-            self.folded = None
             return
-        event = self._read(document)
-        if event is None:
-            self.folded = None
-            return
-        self._check(document, event)
-        if self.is_whole:
-            self.folded = evolve(self.folded, event)
-        else:
-            self.folded = None
-        if self._coverage is not None:
-            self._coverage.agree(event, self.folded.control_version if self.folded is not None else None, ranges)
-        if self._row is not None and self._row.get("lastEventHash") == document["hash"]:
-            self._compare_row(event.sequence)
-
-    def _read(self, document: Document) -> IncidentEvent | None:
         try:
-            return IncidentEvent.from_document(document)
-        except (Rejected, ValueError) as error:
+            self._check(document, document["sequence"], document["metadata"])
+            if self.is_whole:
+                self._fold.take(document)
+        except (Rejected, KeyError, TypeError, AttributeError, ValueError, InvalidOperation) as error:
             self._whole = False
-            self._report(Kind.UNREADABLE, f"event {document.get('sequence')}", "an event this version can read", error)
-            return None
+            told = f"{type(error).__name__}: {error}"
+            self._report(Kind.UNREADABLE, f"event {self._chain.last}", "an event this version can read", told)
+            return
+        if self._coverage is not None:
+            self._coverage.agree(document, self._fold.control_version if self.is_whole else None, ranges)
+        if self._row is not None and self._row.get("lastEventHash") == document["hash"]:
+            self._compare_row(self._chain.last)
 
-    def _check(self, document: Document, event: IncidentEvent) -> None:
+    def _covering(self, document: Document, sound: bool) -> list[Range]:
+        """Return the decisions whose receipts name an event; of a changed one, see what they contradict."""
+        assert self._coverage is not None
+        decided_at = str(document.get("decidedAt", document.get("timestamp")))
+        ranges = self._coverage.event(self._chain.last, decided_at)
+        if not sound and (hint := self._coverage.contradicts(document, ranges)):
+            self._hints[self._chain.last] = hint
+        return ranges
+
+    def _check(self, event: Document, sequence: int, fact: Document) -> None:
         """Check what the events before it and the tables of rules say of an event."""
-        where, fact = f"event {event.sequence}", event.fact
-        if isinstance(fact, IncidentCreated) is not (event.sequence == 1):
-            self._differs(Kind.IDENTITY, f"{where}: eventType", "a creation as the first event alone", fact.event_type)
-        if isinstance(fact, IncidentCreated):
-            born = fact.metadata
-            self.created_as = (born.service, born.dedup_key, born.occurrence)
-            made = id_of(born.service, born.dedup_key, born.occurrence)
-            self._differs(Kind.IDENTITY, f"{where}: incidentId", made, self.incident_id)
-        if document["timestamp"] < self._timestamp:
-            self._differs(Kind.TIME, f"{where}: timestamp", f"at least {self._timestamp}", document["timestamp"])
-        if self.is_whole:
-            self._differs(Kind.TRANSITION, f"{where}: previousState", self._state, document["previousState"])
-        self._timestamp, self._state = document["timestamp"], document["newState"]
-        if event.new_state is not event.previous_state:
-            step = transition(event.previous_state, event.new_state)
-            if step is None or step.event_type is not fact.event_type or event.actor.authority_type not in step.authorities:
-                taken = f"{event.previous_state} to {event.new_state} by {fact.event_type} of {event.actor.authority_type}"
-                self._differs(Kind.TRANSITION, where, "a step of the table", taken)
-        if self._policies is not None and isinstance(fact.metadata, Judgement):
-            self._judge_again(where, fact.metadata)
+        kind, before, after = event["eventType"], event["previousState"], event["newState"]
+        if (kind == _CREATED) is not (sequence == 1):
+            self._differs(Kind.IDENTITY, f"event {sequence}: eventType", "a creation as the first event alone", kind)
+        if kind == _CREATED:
+            service, dedup_key, occurrence = self.created_as = (fact["service"], fact["dedupKey"], fact["occurrence"])
+            made = id_of(service, dedup_key, occurrence)
+            if made != self.incident_id:
+                self._differs(Kind.IDENTITY, f"event {sequence}: incidentId", made, self.incident_id)
+        if event["timestamp"] < self._timestamp:
+            expected = f"at least {self._timestamp}"
+            self._differs(Kind.TIME, f"event {sequence}: timestamp", expected, event["timestamp"])
+        if before != self._state and self.is_whole:
+            self._differs(Kind.TRANSITION, f"event {sequence}: previousState", self._state, before)
+        self._timestamp, self._state = event["timestamp"], after
+        if after != before:
+            authority = event["actor"]["authorityType"]
+            step = _STEPS.get((before, after))
+            if step is None or step.event_type != kind or authority not in step.authorities:
+                taken = f"{before} to {after} by {kind} of {authority}"
+                self._differs(Kind.TRANSITION, f"event {sequence}", "a step of the table", taken)
+        if self._policies is not None and "decision" in fact:
+            self._judge_again(f"event {sequence}", fact["decision"])
 
-    def _judge_again(self, where: str, recorded: Judgement) -> None:
+    def _judge_again(self, where: str, recorded: Document) -> None:
         assert self._policies is not None
-        decision = recorded.decision
+        # Most decisions are of a few kinds: what was judged once needs no judge.
+        kind = _kind_of(recorded)
+        if kind in self._judged:
+            return
+        decision = read(_DECISION, recorded)
         policy = self._policies.recorded(decision)
         if policy is None:
             told = f"policy {decision.policy_id} version {decision.policy_version} of digest {decision.policy_digest}"
             self._differs(Kind.DECISION, f"{where}: policy", told, "not among the policies at hand")
         elif (again := judge(policy, decision.inputs)[0]) != decision:
             self._differs(Kind.DECISION, where, f"{again.outcome} by {again.rule}", f"{decision.outcome} by {decision.rule}")
+        elif len(self._judged) < JUDGED_MAX:
+            self._judged.add(kind)
 
     def _differs(self, kind: Kind, where: str, expected: Any, found: Any) -> None:
         if expected != found:
@@ -170,8 +224,8 @@ class Replay:
 
     def _compare_row(self, sequence: int) -> None:
         self._row_is_of = sequence
-        if self.folded is not None and self._row is not None:
-            self._found += compare(self.incident_id, self._row_of(self.folded), self._row)
+        if self.is_whole and self._row is not None:
+            self._found += compare(self.incident_id, self._fold.row(), self._row)
 
     def finish(self) -> tuple[Divergence, ...]:
         """Return all that is wrong, in the order of events; nothing may be taken afterwards."""
@@ -229,11 +283,22 @@ class Replay:
 
 def verify(incident_id: str, documents: Iterable[Document], row: Document | None) -> tuple[Divergence, ...]:
     """Check one incident's whole history and its row; a history that can't be folded is a divergence, not an error."""
-    replay = Replay(incident_id)
+    replay = Replay(incident_id, ModelFold())
     replay.row(row)
     for document in documents:
         replay.event(document)
     return replay.finish()
+
+
+def _kind_of(recorded: Document) -> Hashable:
+    """Return all of a recorded decision that its outcome depends on: of its two times, how far they are apart."""
+    inputs = recorded["inputs"]
+    apart = None
+    if "keyEndedAt" in inputs:
+        apart = parse_time(inputs["newestObservedAt"]) - parse_time(inputs["keyEndedAt"])
+    rest = tuple(sorted((name, value) for name, value in inputs.items() if name not in _TIMES))
+    said = (recorded["outcome"], recorded.get("rule"), recorded["policyId"], recorded["policyVersion"])
+    return (*said, recorded["policyDigest"], apart, rest)
 
 
 def compare(incident_id: str, expected: Document, found: Document) -> tuple[Divergence, ...]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.errors import Corrupt
 from pipeline.replay.alone import check_alone
-from pipeline.replay.ranks import Table, place_of
+from pipeline.replay.ranks import PLACES, Table
 from pipeline.replay.spill import SpillWriter
 
 SUMMARY: Final = "manifest-summary.json"
@@ -143,7 +143,7 @@ class Folders:
     pointers: Path
 
 
-def spread_file(table: Table, file: DataFile, folders: Folders, name: str, only: frozenset[str] | None) -> Spread:
+def spread_file(table: Table, file: DataFile, folders: Folders, name: str, only: frozenset[bytes] | None) -> Spread:
     """Spread one file of an export. Raises `ExportError` where it is not the file of the manifest."""
     _check_md5(file)
     with SpillWriter(folders.events, name) as incidents, SpillWriter(folders.pointers, name) as pointers:
@@ -164,13 +164,13 @@ def place_line(
     line: bytes,
     incidents: SpillWriter,
     pointers: SpillWriter,
-    only: frozenset[str] | None,
+    only: frozenset[bytes] | None,
     spread: Spread,
 ) -> None:
     """Put one item's line where it belongs, and count it. `only`: leave out what is of other incidents."""
     spread.items += 1
     try:
-        place = place_of(table, line)
+        place = PLACES[table](line)
         if place is None:
             spread.alone += 1
             if only is None:

@@ -40,14 +40,14 @@ def item_of(line: bytes) -> Item:
     return item
 
 
-def event_key(line: bytes) -> tuple[str, int]:
+def event_key(line: bytes) -> tuple[bytes, int]:
     """Return the incidentId and sequence of an event's line. Raises `Corrupt` where it has none."""
     incidents, sequences = _INCIDENT.findall(line), _SEQUENCE.findall(line)
     if len(incidents) == 1 and len(sequences) == 1:
-        return incidents[0].decode(), int(sequences[0])
+        return incidents[0], int(sequences[0])
     item = item_of(line)
     try:
-        return item["incidentId"]["S"], int(item["sequence"]["N"])
+        return str(item["incidentId"]["S"]).encode(), int(item["sequence"]["N"])
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"a line is not an event: {type(error).__name__}: {error}") from None
 
@@ -56,23 +56,22 @@ def document_of(line: bytes) -> Document:
     """Return the document in a line. Raises `Corrupt` on what opx never writes."""
     item = item_of(line)
     try:
-        return {name: _value(attribute) for name, attribute in item.items()}
+        return {name: inner["S"] if "S" in inner else _value(inner) for name, inner in item.items()}
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise Corrupt(f"an item's attribute is not one of DynamoDB's: {type(error).__name__}: {error}") from None
 
 
 def _value(attribute: dict[str, Any]) -> Any:
-    for kind, value in attribute.items():
-        if kind == "S" or kind == "BOOL":
-            return value
-        if kind == "M":
-            return {name: _value(inner) for name, inner in value.items()}
-        if kind == "N" and len(value) <= _EXACT_DIGITS_MAX and value.isdecimal():
-            return int(value)
-        if kind == "L":
-            return tuple([_value(inner) for inner in value])
-        break
-    # Seldom: fractions, negative numbers, null, and what opx never writes.
+    # Texts, which most values are, are taken where they stand: no call for each.
+    if "M" in attribute:
+        return {name: inner["S"] if "S" in inner else _value(inner) for name, inner in attribute["M"].items()}
+    if "L" in attribute:
+        return tuple([inner["S"] if "S" in inner else _value(inner) for inner in attribute["L"]])
+    if "N" in attribute:
+        text = attribute["N"]
+        if len(text) <= _EXACT_DIGITS_MAX and text.isdecimal():
+            return int(text)
+    # Seldom: fractions, negative numbers, truth, null, and what opx never writes.
     return from_item({"value": attribute})["value"]
 
 

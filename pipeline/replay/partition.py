@@ -5,7 +5,7 @@ amount of damage fills anybody's memory.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,7 +19,8 @@ from pipeline.domain.errors import Corrupt, Rejected
 from pipeline.domain.ids import incident_id, pointer_id
 from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import Policies
-from pipeline.domain.replay import Replay
+from pipeline.domain.replay import ModelFold, Replay
+from pipeline.replay.folding import DocumentFold
 from pipeline.replay.lines import document_of, hash_of, line_of
 from pipeline.replay.ranks import PointerRank, Rank
 from pipeline.replay.seals import Sealed, sum_with
@@ -37,6 +38,7 @@ class Wanted:
     """What a replay is to look at. `since`, `until`: incidents created then (RFC 3339 as stored; until is not included).
 
     `rows`, `receipts`: whether there are such to compare with. `seal`: write what can be sealed. `part`: of some incidents.
+    `thorough`: read each event as the model it must be, a few times slower.
     """
 
     rows: bool = True
@@ -45,6 +47,7 @@ class Wanted:
     since: str = ""
     until: str = "9"
     part: bool = False
+    thorough: bool = False
 
     @property
     def is_everything(self) -> bool:
@@ -86,13 +89,14 @@ def row_of(incident: Incident) -> Document:
 def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: Wanted, policies: Policies | None) -> Counts:
     """Replay one partition of the folder; its divergences are in `found`, its pointers' side in `pointers`."""
     counts = Counts()
+    judged: set[Hashable] = set()
     with ExitStack() as stack:
         found = stack.enter_context(_writer(folder / FOUND, part))
         sealing = stack.enter_context(_writer(folder / SEALS, part)) if wanted.seal else None
         pointers = stack.enter_context(SpillWriter(folder / POINTERS, f"creations-{part}"))
         ordered = entries(files, folder / f"runs-{part}")
         for key, group in groupby(ordered, key=attrgetter("key")):
-            incident = Replaying(key, wanted, policies)
+            incident = Replaying(key.decode(), wanted, policies, judged)
             told = incident.take_all(group)
             if incident.left_out:
                 continue
@@ -103,7 +107,10 @@ def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: W
             counts.tell(told)
             found.writelines(json.dumps(one.to_document()) + "\n" for one in told)
             if sealing is not None and incident.replay.version:
-                sealing.write(Sealed(key, incident.replay.version, incident.replay.tip, incident.summed).line() + "\n")
+                sealing.write(
+                    Sealed(incident.replay.incident_id, incident.replay.version, incident.replay.tip, incident.summed).line()
+                    + "\n"
+                )
             if wanted.rows and (creation := creation_of(incident.replay)) is not None:
                 pointers.put(*creation)
     for path in files:
@@ -122,14 +129,21 @@ def creation_of(replay: Replay) -> Entry | None:
         return None
     service, dedup_key, occurrence = replay.created_as
     creation = {"incidentId": replay.incident_id, "occurrence": occurrence, "service": service, "dedupKey": dedup_key}
-    return Entry(pointer_id(service, dedup_key), occurrence, PointerRank.CREATION, line_of(to_item(creation)))
+    return Entry(pointer_id(service, dedup_key).encode(), occurrence, PointerRank.CREATION, line_of(to_item(creation)))
 
 
 class Replaying:
     """One incident, replayed from its entries; `left_out` where it is not wanted, by its time."""
 
-    def __init__(self, key: str, wanted: Wanted, policies: Policies | None) -> None:
-        self.replay = Replay(key, row_of=row_of, policies=policies, hash_of=hash_of, with_receipts=wanted.receipts)
+    def __init__(self, key: str, wanted: Wanted, policies: Policies | None, judged: set[Hashable] | None = None) -> None:
+        self.replay = Replay(
+            key,
+            ModelFold(row_of) if wanted.thorough else DocumentFold(),
+            policies=policies,
+            judged=judged,
+            hash_of=hash_of,
+            with_receipts=wanted.receipts,
+        )
         self.left_out = False
         self.events = self.rows = self.receipts = 0
         self.summed = 0
@@ -197,6 +211,10 @@ class Replaying:
     def _unsealed(self, where: str, expected: str, found: str) -> None:
         self._sealed.append(Divergence(self._key, Kind.SEAL, where, expected, found))
 
+    def sealed(self) -> Sealed:
+        """Return what can be sealed of it."""
+        return Sealed(self._key, self.replay.version, self.replay.tip, self.summed)
+
     def _tell(self, kind: Kind, where: str, expected: str, found: str) -> None:
         self._unreadable.append(Divergence(self._key, kind, where, expected, found))
 
@@ -210,7 +228,7 @@ def replay_pointers(part: str, files: tuple[Path, ...], folder: Path) -> Counts:
     counts = Counts()
     with _writer(folder / FOUND, f"pointers-{part}") as found:
         for key, group in groupby(entries(files, folder / f"runs-p{part}"), key=attrgetter("key")):
-            told = tuple(check_key(key, group, counts))
+            told = tuple(check_key(key.decode(), group, counts))
             counts.tell(told)
             found.writelines(json.dumps(one.to_document()) + "\n" for one in told)
     for path in files:

@@ -5,6 +5,7 @@ auditor sealed at it. Pointers and the creations that should have moved them mee
 """
 
 import re
+from collections.abc import Callable
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple
 
@@ -14,9 +15,9 @@ from pipeline.replay.lines import event_key, item_of
 _PK: Final = re.compile(rb'"pk":\{"S":"([0-9a-f-]{36}|[0-9a-f]{64})"\}')
 _FIRST: Final = re.compile(rb'"firstSequence":\{"N":"([0-9]{1,16})"\}')
 _OF_INCIDENT: Final = re.compile(rb'"incidentId":\{"S":"([0-9a-f-]{36})"\}')
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _RECEIPT: Final = b'"requestDigest":{"S":"'
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
 _UUID_LENGTH: Final = 36
 
 
@@ -47,39 +48,47 @@ class PointerRank(IntEnum):
 class Place(NamedTuple):
     """Where a line goes: to an incident's lines, or, for a pointer, to its key's."""
 
-    key: str
+    key: bytes
     place: int
     rank: int
     is_pointer: bool = False
 
 
-def place_of(table: Table, line: bytes) -> Place | None:
-    """Return where a stored item's line belongs; None for what tells of no incident (it stands for itself).
-
-    Raises `Corrupt` where the item has not the keys of its table.
-    """
-    match table:
-        case Table.EVENTS:
-            incident, sequence = event_key(line)
-            if not _UUID.fullmatch(incident):
-                raise Corrupt(f"an event of {incident[:60]!r}, which is no incident's id")
-            return Place(incident, sequence, Rank.EVENT)
-        case Table.INCIDENTS:
-            key = _key(line)
-            is_pointer = len(key) != _UUID_LENGTH
-            return Place(key, 0, PointerRank.POINTER if is_pointer else Rank.ROW, is_pointer)
-        case Table.IDEMPOTENCY:
-            found = _OF_INCIDENT.search(line)
-            if found is None or _RECEIPT not in line:
-                return None
-            first = _FIRST.search(line)
-            return Place(found[1].decode(), int(first[1]) if first else 0, Rank.RECEIPT)
+def place_of_event(line: bytes) -> Place:
+    """Return where an event's line belongs. Raises `Corrupt` where it has not the keys of an event."""
+    incident, sequence = event_key(line)
+    if not _UUID.fullmatch(incident):
+        raise Corrupt(f"an event of {incident[:60]!r}, which is no incident's id")
+    return Place(incident, sequence, Rank.EVENT)
 
 
-def _key(line: bytes) -> str:
+def place_of_row(line: bytes) -> Place:
+    """Return where a row of the incidents table belongs: an incident's, or a key's pointer."""
+    key = _key(line)
+    is_pointer = len(key) != _UUID_LENGTH
+    return Place(key, 0, PointerRank.POINTER if is_pointer else Rank.ROW, is_pointer)
+
+
+def place_of_receipt(line: bytes) -> Place | None:
+    """Return where a receipt belongs; None for what tells of no incident."""
+    found = _OF_INCIDENT.search(line)
+    if found is None or _RECEIPT not in line:
+        return None
+    first = _FIRST.search(line)
+    return Place(found[1], int(first[1]) if first else 0, Rank.RECEIPT)
+
+
+PLACES: Final[dict[Table, Callable[[bytes], Place | None]]] = {
+    Table.EVENTS: place_of_event,
+    Table.INCIDENTS: place_of_row,
+    Table.IDEMPOTENCY: place_of_receipt,
+}
+
+
+def _key(line: bytes) -> bytes:
     found = _PK.findall(line)
     # A caller's own data may hold the same name: then the line is read as a whole.
-    key = found[0].decode() if len(found) == 1 else item_of(line).get("pk", {}).get("S", "")
+    key = found[0] if len(found) == 1 else str(item_of(line).get("pk", {}).get("S", "")).encode()
     if not (_UUID.fullmatch(key) or _DIGEST.fullmatch(key)):
         raise Corrupt("an item without the key of its table")
-    return str(key)
+    return bytes(key)

@@ -23,7 +23,7 @@ MERGED_MAX: Final = 64
 class Entry(NamedTuple):
     """One line: whose, at which place of theirs, of what kind, and what it says."""
 
-    key: str
+    key: bytes
     place: int
     rank: int
     line: bytes
@@ -35,7 +35,7 @@ class SpillWriter:
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
         self.name = name
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[bytes, BinaryIO] = {}
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -46,14 +46,14 @@ class SpillWriter:
             file.close()
         self._files.clear()
 
-    def put(self, key: str, place: int, rank: int, line: bytes) -> None:
+    def put(self, key: bytes, place: int, rank: int, line: bytes) -> None:
         """Keep a line. `key` begins with two hexadecimal digits; equal keys come back together, by place, then rank."""
         part = key[:2]
         file = self._files.get(part)
         if file is None:
-            path = self.folder / f"{part}.{self.name}"
+            path = self.folder / f"{part.decode()}.{self.name}"
             file = self._files[part] = path.open("ab", buffering=BUFFER_BYTES)
-        file.write(b"%s %016d %d %s\n" % (key.encode(), place, rank, line))
+        file.write(b"%b %016d %d %b\n" % (key, place, rank, line))
 
 
 def partitions(folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -65,10 +65,13 @@ def partitions(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def entries(files: Iterable[Path], scratch: Path, run_bytes: int = RUN_BYTES_MAX) -> Iterator[Entry]:
-    """Yield a partition's entries in order: by key, place and rank. `scratch` is a folder of the caller's own."""
+    """Yield a partition's entries in order: by key, place and rank. `scratch` is a folder of the caller's own.
+
+    A line keeps its end, which no reader of JSON minds.
+    """
     for raw in _in_order(files, scratch, run_bytes):
-        key, place, rank, line = raw.rstrip(b"\n").split(b" ", 3)
-        yield Entry(key.decode(), int(place), int(rank), line)
+        key, place, rank, line = raw.split(b" ", 3)
+        yield Entry(key, int(place), int(rank), line)
 
 
 def _in_order(files: Iterable[Path], scratch: Path, run_bytes: int) -> Iterator[bytes]:

@@ -38,7 +38,7 @@ class Place:
         return Folders(self.folder / EVENTS, self.folder / POINTERS)
 
 
-def spread_exports(place: Place, exports: Iterable[Export], only: frozenset[str] | None, progress: Progress) -> Spread:
+def spread_exports(place: Place, exports: Iterable[Export], only: frozenset[bytes] | None, progress: Progress) -> Spread:
     """Spread every file of every export; `progress` is told how many items are done."""
     tasks = [
         (export.table, file, place.folders, f"{export.table.name}-{number}", only)
@@ -52,14 +52,15 @@ def spread_exports(place: Place, exports: Iterable[Export], only: frozenset[str]
     return total
 
 
-def spread_seal(place: Place, lines: Iterable[str], only: frozenset[str] | None) -> int:
+def spread_seal(place: Place, lines: Iterable[str], only: frozenset[bytes] | None) -> int:
     """Put what was sealed beside the events it must agree with; return how many incidents that is."""
     number = 0
     with SpillWriter(place.folders.events, "seal") as writer:
         for line in lines:
             sealed = Sealed.read(line)
-            if only is None or sealed.incident_id in only:
-                writer.put(sealed.incident_id, sealed.version, Rank.SEAL, sealed.line().encode())
+            key = sealed.incident_id.encode()
+            if only is None or key in only:
+                writer.put(key, sealed.version, Rank.SEAL, sealed.line().encode())
                 number += 1
     return number
 

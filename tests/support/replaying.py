@@ -7,7 +7,7 @@ from pipeline.domain.promotion import Policies
 from pipeline.replay.alone import check_alone
 from pipeline.replay.lines import line_of
 from pipeline.replay.partition import Counts, Replaying, Wanted, check_key, creation_of
-from pipeline.replay.ranks import PointerRank, Table, place_of
+from pipeline.replay.ranks import PLACES, PointerRank, Table
 from pipeline.replay.spill import Entry
 from pipeline.stores.memory import MemoryStore
 from tests.support.exporting import Tables, tables_of
@@ -27,17 +27,17 @@ def verify_tables(tables: Tables, policies: Policies | None = POLICIES, wanted: 
     for name, items in tables.items():
         for item in items:
             line = line_of(item)
-            place = place_of(Table(name), line)
+            place = PLACES[Table(name)](line)
             if place is None:
                 check_alone(line)
             else:
                 (pointers if place.is_pointer else entries).append(Entry(place.key, place.place, place.rank, line))
     found: list[Divergence] = []
     for key, group in groupby(sorted(entries), key=lambda one: one.key):
-        incident = Replaying(key, wanted, policies)
+        incident = Replaying(key.decode(), wanted, policies)
         found += incident.take_all(group)
         if (creation := creation_of(incident.replay)) is not None:
             pointers.append(Entry(creation.key, creation.place, PointerRank.CREATION, creation.line))
     for key, group in groupby(sorted(pointers), key=lambda one: one.key):
-        found += check_key(key, group, Counts())
+        found += check_key(key.decode(), group, Counts())
     return found

@@ -57,12 +57,13 @@ def row(tables: Tables, of: str = INCIDENT) -> Item:
     return next(item for item in tables["incidents"] if item["pk"]["S"] == of)
 
 
-def receipt_of(tables: Tables, sequence: int) -> Item:
+def receipt_until(tables: Tables, sequence: int) -> Item:
+    """Return the receipt of the incident that names this event as its last."""
     for item in tables["idempotency"]:
         result = item["result"]["M"]
-        if item.get("incidentId") == {"S": INCIDENT} and result.get("firstSequence") == {"N": str(sequence)}:
+        if item.get("incidentId") == {"S": INCIDENT} and result.get("lastSequence") == {"N": str(sequence)}:
             return item
-    raise AssertionError(f"no receipt begins with event {sequence}")
+    raise AssertionError(f"no receipt ends with event {sequence}")
 
 
 def told(found: list[Divergence]) -> Told:
@@ -166,24 +167,24 @@ def pointer_made_up(tables: Tables) -> None:
 
 
 def receipt_state(tables: Tables) -> None:
-    receipt_of(tables, last(tables))["result"]["M"]["state"] = {"S": "OPEN"}
+    receipt_until(tables, last(tables))["result"]["M"]["state"] = {"S": "OPEN"}
 
 
 def receipt_principal(tables: Tables) -> None:
-    receipt_of(tables, last(tables))["principal"] = {"S": "AROASOMEBODYELSE"}
+    receipt_until(tables, last(tables))["principal"] = {"S": "AROASOMEBODYELSE"}
 
 
 def receipt_time(tables: Tables) -> None:
-    change = receipt_of(tables, last(tables))["createdAt"]
+    change = receipt_until(tables, last(tables))["createdAt"]
     change["S"] = change["S"][:-2] + "9Z"
 
 
 def receipt_gone(tables: Tables) -> None:
-    tables["idempotency"].remove(receipt_of(tables, last(tables)))
+    tables["idempotency"].remove(receipt_until(tables, last(tables)))
 
 
 def receipt_of_other_events(tables: Tables) -> None:
-    receipt_of(tables, last(tables))["result"]["M"]["firstSequence"] = {"N": str(last(tables) - 1)}
+    receipt_until(tables, last(tables))["result"]["M"]["firstSequence"] = {"N": str(last(tables) - 1)}
 
 
 DAMAGES: dict[str, tuple[Callable[[Tables], None], Callable[[Tables], Told]]] = {
@@ -219,12 +220,12 @@ DAMAGES: dict[str, tuple[Callable[[Tables], None], Callable[[Tables], Told]]] = 
     ),
     "receipt's time": (receipt_time, lambda tables: {of_receipt(tables, "createdAt")}),
     "receipt gone": (receipt_gone, lambda tables: {(INCIDENT, "receipt-missing", f"event {last(tables)}")}),
-    "receipt of other events": (receipt_of_other_events, lambda tables: {of_receipt(tables, "events", last(tables) - 1)}),
+    "receipt of other events": (receipt_of_other_events, lambda tables: {of_receipt(tables, "events")}),
 }
 
 
-def of_receipt(tables: Tables, name: str, first: int = 0, *, new_key: bool = False) -> tuple[str, str, str]:
-    item = receipt_of(tables, first or last(tables))
+def of_receipt(tables: Tables, name: str, *, new_key: bool = False) -> tuple[str, str, str]:
+    item = receipt_until(tables, last(tables))
     key = read_receipt(item).id if new_key else item["pk"]["S"]
     return INCIDENT, "receipt", f"receipt {key}: {name}"
 
