@@ -13,13 +13,14 @@ from consumers.queue_door import QueueDoor
 from pipeline.domain.authority import Registry
 from pipeline.domain.canonical import Document
 from pipeline.domain.controls import NO_CONTROLS
+from pipeline.domain.envelope import SCHEMA_VERSION
 from pipeline.domain.errors import Refusal, Unavailable
 from pipeline.runtime import shipped
 from pipeline.runtime.telemetry import Report
 from pipeline.services.controller import ControllerService
 from pipeline.services.decision import DecisionLoop, Refused
 from pipeline.services.intake import IntakeService
-from pipeline.services.ports import Message, RejectedMessage, RejectedQueue
+from pipeline.services.ports import Clock, Message, RejectedMessage, RejectedQueue
 from pipeline.stores.controls import FixedControls
 from pipeline.stores.memory import MemoryStore
 from tests.bad_input_cases import SENDER
@@ -90,15 +91,17 @@ class Doors:
         rejected: RejectedQueue | None = None,
         services: Any = None,
         report: Callable[[Report], None] = lambda report: None,
+        clock: Clock | None = None,
+        schema_version: int = SCHEMA_VERSION,
     ) -> None:
-        self.clock = VirtualClock()
+        self.clock = clock or VirtualClock()
         self.store = store if store is not None else CountedStore()
         self.registry = registry or shipped.registry("local")
         self.rejected = Kept()
         self.reports: list[Report] = []
         self.visibility = {name: Visibility() for name in ("candidates", "alarms", "alertmanager", "commands")}
         self.controls = FixedControls(NO_CONTROLS)
-        policies, loop = shipped.policies(), DecisionLoop(self.store, self.clock)
+        policies, loop = shipped.policies(), DecisionLoop(self.store, self.clock, schema_version)
         wrap = services or (lambda service: service)
         intake = wrap(IntakeService(loop, policies, self.registry, self.controls))
         controller = wrap(ControllerService(loop, policies, self.registry, self.controls))
