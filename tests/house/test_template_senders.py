@@ -63,6 +63,26 @@ def where_a_message_is_believed_nobody_else_may_send(parts: Parts) -> Iterator[s
 
 
 @PROMISES.promise(
+    ("CandidatesFunction/Properties/Environment/Variables/OPX_REDRIVE_ROLE_ID", {"Ref": "AWS::AccountId"}),
+    ("CommandsFunction/Properties/Environment/Variables/OPX_REDRIVE_ROLE_ID", GONE),
+    ("ApiFunction/Properties/Environment/Variables/OPX_REDRIVE_ROLE_ID", {"Fn::GetAtt": "CandidatesRole.RoleId"}),
+    ("CommandsFunction/Properties/Environment/Variables/OPX_REDRIVE_ROLE_ID", {"Fn::GetAtt": "RedriveRole.RoleId"}),
+    ("Outputs/RedriveRoleId/Value", {"Ref": "AWS::AccountId"}),
+    ("Outputs/RedriveRoleId/Condition", GONE),
+)
+def the_redrive_role_alone_is_believed_and_locally_the_account_that_stands_for_it(parts: Parts) -> Iterator[str]:
+    is_local = parts["Stage"] == "local"
+    believed = PSEUDO["AWS::AccountId"] if is_local else "RedriveRole.RoleId"
+    for function in ("CandidatesFunction", "CommandsFunction", "ApiFunction"):
+        variables = parts["Resources"][function]["Properties"]["Environment"]["Variables"]
+        if variables.get("OPX_REDRIVE_ROLE_ID") != believed:
+            yield function
+    told = parts["Outputs"].get("RedriveRoleId", {}).get("Value")
+    if told != (None if is_local else believed):
+        yield "RedriveRoleId"
+
+
+@PROMISES.promise(
     ("AlarmsQueuePolicy/Properties/PolicyDocument/Statement/1", GONE),
     ("AlarmsDlqPolicy/Properties/PolicyDocument/Statement/1/Condition", {}),
     ("AlarmsRule/Properties/Targets/0/DeadLetterConfig", GONE),

@@ -134,6 +134,8 @@ COMPONENTS: Final = (
         15,
         (
             "e2e/test_idempotency::*",
+            "e2e/test_cli_queue::test_what_was_refused_*",
+            "e2e/test_cli_queue::test_a_run_that_dies_*",
             "e2e/test_pipeline::test_the_recording_comes_*",
             "e2e/test_pipeline::test_the_recording_in_halves_*",
             "e2e/test_api::test_fifty_*",
@@ -175,6 +177,10 @@ COMPONENTS: Final = (
         None,
         (
             "unit/test_queue*::*",
+            "e2e/test_cli_queue::test_dead_*",
+            "e2e/test_cli_queue::test_every_queue_*",
+            "e2e/test_cli_queue::test_nothing_*",
+            "e2e/test_cli_queue::test_what_is_not_*",
             "unit/test_records::*",
             "unit/test_rejection::*",
             "unit/test_redriven::*",

@@ -1,17 +1,23 @@
 """Whose word counts behind a queue's door: the signer's, the queue's own, or the first sender's of what is redriven."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
+from pipeline.domain.authority import Registry
 from pipeline.domain.candidates import Received
 from pipeline.domain.errors import Code, Refusal
 from pipeline.domain.ids import incident_id, receipt_id
+from pipeline.runtime.records import messages_of
 from pipeline.services.ports import Message
 from pipeline.services.rejection import explanation
 from tests.simulation.world import START
 from tests.support.bodies import alarm_body, candidate_body, declare_body
 from tests.support.doors import Doors, command_message, explanation_attribute, message
+from tests.support.histories import ROOT
 from tests.support.registry import ALARMS, DETECTOR, OPERATOR, entry, registry
 
 
@@ -20,12 +26,19 @@ def about(service: str, **fields: Any) -> dict[str, Any]:
 
 
 REDRIVE = "AROAREDRIVE"
-KNOWN = registry(
-    entry("detectors", DETECTOR.principal, ALARMS.principal),
-    entry("operators", OPERATOR.principal, kinds="HUMAN", operations=["declare", "change-state"], sessionIsPerson=True),
-    entry("redrive", "$redriveRole", operations=["redrive"], speaksForSenders=True),
-    redriveRole=REDRIVE,
-)
+
+
+def redriven_by(role: str) -> Registry:
+    """Return the registry of a stack whose redrive role has this unique id."""
+    return registry(
+        entry("detectors", DETECTOR.principal, ALARMS.principal),
+        entry("operators", OPERATOR.principal, kinds="HUMAN", operations=["declare", "change-state"], sessionIsPerson=True),
+        entry("redrive", "$redriveRole", operations=["redrive"], speaksForSenders=True),
+        redriveRole=role,
+    )
+
+
+KNOWN = redriven_by(REDRIVE)
 
 
 def original(**fields: Any) -> Message:
@@ -70,6 +83,50 @@ async def test_a_claim_to_be_redriven_is_believed_from_nobody_else() -> None:
     assert doors.memory.feed[0]["actor"]["principal"] == "AROADETECTOR"
     assert doors.memory.feed[0]["actor"]["actorId"] == "monitor-9"
     assert set(doors.memory.receipts) == {receipt_id("AROADETECTOR", "message", "redriven")}
+
+
+IDENTITIES = {
+    path.stem: json.loads(path.read_text("utf-8"))["sqsRecord"]
+    for path in sorted((ROOT / "tests/data/identities").glob("*.json"))
+    if json.loads(path.read_text("utf-8"))["sqsRecord"] is not None
+}
+
+
+def recorded(name: str) -> tuple[Message, str]:
+    """Return what a recorded signer sends with a claim that it was a detector's, and who signed it."""
+    told = explanation(original(), Received(DETECTOR, "original", START), Refusal(Code.MALFORMED_JSON, "why"))
+    record = IDENTITIES[name] | {"messageAttributes": explanation_attribute(told)}
+    (given,) = messages_of({"Records": [record]}, {}, "candidates")
+    return given, str(record["attributes"]["SenderId"])
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+async def test_a_claim_is_believed_from_no_recorded_signer(name: str) -> None:
+    doors = Doors(registry=KNOWN)
+    given, signer = recorded(name)
+    assert await doors.offer(given) == ()
+    assert (doors.rejected.codes(), doors.memory.feed) == (["principal-unknown"], [])
+    assert doors.rejected.messages[0].explanation["originalSenderId"] == signer
+    assert "opx" in doors.rejected.messages[0].explanation["attributes"]
+
+
+@pytest.mark.parametrize("name", ["role_session", "lambda_function"])
+async def test_a_recorded_role_is_believed_where_it_is_the_stacks_redrive_role(name: str) -> None:
+    given, signer = recorded(name)
+    doors = Doors(registry=redriven_by(signer.partition(":")[0]))
+    assert await doors.offer(given) == ()
+    assert doors.memory.feed[0]["actor"]["principal"] == DETECTOR.principal
+    assert set(doors.memory.receipts) == {receipt_id(DETECTOR.principal, "message", "original")}
+
+
+@pytest.mark.parametrize("name", ["recreated_role", "other_account"])
+async def test_a_role_of_the_redrive_roles_name_is_not_the_redrive_role(name: str) -> None:
+    """Made anew, or of another account: what counts is the unique id, not what it is called."""
+    given, signer = recorded(name)
+    doors = Doors(registry=redriven_by(IDENTITIES["role_session"]["attributes"]["SenderId"].partition(":")[0]))
+    assert await doors.offer(given) == ()
+    assert doors.rejected.messages[0].explanation["originalSenderId"] == signer
+    assert doors.memory.feed == []
 
 
 async def test_the_redrive_role_has_no_authority_of_its_own() -> None:
