@@ -30,6 +30,7 @@ LAMBDA_AT_ONCE: Final = 1_000
 LAMBDA_RATE_EACH: Final = 10
 PARTITION_READS: Final = 3_000
 TABLE_READS: Final = 40_000
+LIST_UNITS: Final = SERVICE_SHARDS * 0.5 + PAGE
 
 
 def unsent(measured: "Measured") -> int:
@@ -149,10 +150,10 @@ def _on_aws(measured: "Measured", say: Console) -> None:
         f"of {TABLE_READS:,} that a table may use by default. One row lies in one partition, which gives "
         f"{PARTITION_READS:,} units/s: so many readers of one incident and no more; spread over "
         f"{-(-READS_WANTED // PARTITION_READS)} incidents or more (in different partitions) all are served.",
-        f"A list of a service is {SERVICE_SHARDS} queries and its page's rows by key: {PAGE} rows cost about "
-        f"{SERVICE_SHARDS * 1 + PAGE} units. If every read were such a list: {READS_WANTED:,} × {SERVICE_SHARDS + PAGE} = "
-        f"{READS_WANTED * (SERVICE_SHARDS + PAGE):,} units/s, over the table's default; and of one service no more than "
-        f"{PARTITION_READS:,}/s, an index partition's limit at 1 unit a query. Ten thousand who list everything each second "
+        f"A list of a service is {SERVICE_SHARDS} queries of half a unit, one to each of its index partitions, and its "
+        f"page's rows by key: {LIST_UNITS:g} units for {PAGE} rows. If every read were such a list: {READS_WANTED:,} × "
+        f"{LIST_UNITS:g} = {READS_WANTED * LIST_UNITS:,.0f} units/s, over the table's default; and of one service no "
+        f"more than {PARTITION_READS / 0.5:,.0f}/s, whatever the table may do. Ten thousand who list everything each second "
         "are not served; a subscription to the bus tells them what changed, without a read.",
     )
     say.print(f"\n[bold]{READS_WANTED:,} readers on AWS")
