@@ -6,6 +6,7 @@ figures also where they are 0; a figure that health could not have is not told.
 
 from typing import Any
 
+from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.runtime.metrics import Metric
 from pipeline.runtime.telemetry import Telemetry
 from pipeline.services.decision import Applied, Refused, Replayed
@@ -91,7 +92,9 @@ class HealthTelemetry(Telemetry):
             self._count(Metric(name), value)
         for name, error in measured.unread.items():
             place = {"operation": "measure", "place": name, "request_id": self.request_id}
-            self.log.error("health", extra=place | self._failed(error))
+            # A call that AWS won't take as it is says nothing of what is stored.
+            failed = Unavailable(str(error)) if isinstance(error, Corrupt) else error
+            self.log.error("health", extra=place | self._failed(failed))
         line: dict[str, Any] = {"outcome": "measured", "depths": dict(measured.depths), "mapping": measured.mapping}
         self.log.info("health", extra=line | figures | {"request_id": self.request_id})
 

@@ -32,6 +32,7 @@ from pipeline.local.engine import RunningEngine
 from pipeline.local.environment import ACCESS_KEY_ID, ENGINE_MARK, SECRET_ACCESS_KEY
 from pipeline.local.paths import PROJECT_ROOT, PYTHON_MINOR, SAM
 from pipeline.stores.items import from_item
+from tests.support.alarms import Written
 from tests.support.stack import Stack, deployed, told
 
 pytestmark = [
@@ -321,6 +322,36 @@ def assert_logged(slot: Slot, *outcomes: str) -> None:
     assert said.issuperset(outcomes), said
 
 
+def test_retention_function_finds_nothing_due_and_says_so(stack: Stack, built: Path, runtime: Path) -> None:
+    with running(stack, "RetentionFunctionName", built, runtime) as slot:
+        assert slot.invoke(event("retention")) is None
+        assert slot.invoke(event("retention")) is None
+        assert_logged(slot, "done")
+        assert figures(slot) == {"IncidentsArchived": [0, 0], "ArchivesRefused": [0, 0], "ArchivesWaiting": [0, 0]}
+
+
+def test_health_function_tells_every_figure_it_can_have(stack: Stack, built: Path, runtime: Path) -> None:
+    names = {"IntakeWaiting", "DeadMessages", "RejectedWaiting", "FanoutFailuresWaiting", "FanoutStopped"}
+    with running(stack, "HealthFunctionName", built, runtime) as slot:
+        assert slot.invoke(event("health")) is None
+        told = figures(slot)
+        assert told.keys() == names
+        assert told["FanoutStopped"] == [0]
+    nowhere = stack.outputs["AlarmsDlqUrl"] + "-that-is-not-there"
+    with running(stack, "HealthFunctionName", built, runtime, OPX_ALARMS_DLQ_URL=nowhere) as slot:
+        assert slot.invoke(event("health")) is None
+        assert figures(slot).keys() == (names - {"DeadMessages"}) | {"Unavailable"}
+    with running(stack, "HealthFunctionName", built, runtime, OPX_FANOUT_MAPPING_ID=str(uuid4())) as slot:
+        assert slot.invoke(event("health")) is None
+        assert figures(slot).keys() == (names - {"FanoutStopped"}) | {"Unavailable"}
+
+
+def figures(slot: Slot) -> dict[str, list[float]]:
+    """Return the values of each metric that a function has written, from its log."""
+    written = Written().read(slot.log.read_text(encoding="utf-8").splitlines())
+    return {metric: values for (_, metric, *_), values in written.values.items()}
+
+
 def test_functions_that_reach_nothing_keep_every_message(stack: Stack, built: Path, runtime: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_ports()[0]}"
     given = event("candidates")
@@ -347,7 +378,7 @@ def test_artifact_holds_only_what_runs(built: Path) -> None:
     assert {path.name for path in (built / "botocore" / "data").iterdir() if path.is_dir()} <= artifact.SERVICE_MODELS
 
 
-@pytest.mark.parametrize("name", ["api", "candidates", "commands", "fanout"])
+@pytest.mark.parametrize("name", ["api", "candidates", "commands", "fanout", "retention", "health"])
 def test_importing_a_function_loads_nothing_it_does_not_need(name: str, stack: Stack, built: Path, runtime: Path) -> None:
     environment, handler = environment_of(stack, f"{name.capitalize()}FunctionName", built, runtime)
     module = handler.rpartition(".")[0]

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.ids import incident_id
-from pipeline.runtime.records import messages_of, stream_records_of
+from pipeline.runtime.records import messages_of, scheduled_at, stream_records_of
 from pipeline.services.fanout import FanoutService
 from pipeline.services.ports import Message
 from tests.simulation.world import Bus, Failures, VirtualClock
@@ -123,6 +123,21 @@ def test_a_queues_event_file_has_the_shape_that_aws_sends(name: str) -> None:
         fifo = {"SequenceNumber", "MessageGroupId", "MessageDeduplicationId"} if name == "commands" else set()
         assert set(found["attributes"]) == system | fifo
         assert all(isinstance(value, str) for value in found["attributes"].values())
+
+
+@pytest.mark.parametrize("name", ["retention", "health"])
+def test_a_scheduled_event_file_has_the_shape_that_aws_sends(name: str) -> None:
+    found = event(name)
+    assert (found["source"], found["detail-type"], found["detail"]) == ("aws.events", "Scheduled Event", {})
+    assert found["resources"] == [f"arn:aws:events:us-east-1:000000000000:rule/opx-{name}"]
+    assert scheduled_at(found) == datetime(2026, 1, 31, 3, 0, tzinfo=UTC)
+
+
+def test_whoever_invokes_by_hand_needs_no_time_but_a_wrong_one_is_an_error() -> None:
+    assert scheduled_at({}) is None
+    for time in ("soon", "2026-01-31", 1769828400, None):
+        with pytest.raises((ValueError, TypeError)):
+            scheduled_at({"time": time})
 
 
 async def test_the_queues_event_files_are_valid_at_the_doors() -> None:
