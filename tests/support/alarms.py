@@ -86,9 +86,9 @@ class Alarm:
         return COMPARISONS[self.properties["ComparisonOperator"]](value, float(self.properties["Threshold"]))
 
 
-def alarms(stage: str = "prod") -> dict[str, Alarm]:
+def alarms(stage: str = "prod", **parameters: str) -> dict[str, Alarm]:
     """Return every alarm by its logical id; those on sums are not in `local`, whose engine refuses them."""
-    parts = resolve(load(), stage)
+    parts = resolve(load(), stage, parameters)
     return {name: Alarm(name, properties) for name, properties in of_type(parts, "AWS::CloudWatch::Alarm")}
 
 
