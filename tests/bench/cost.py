@@ -41,7 +41,7 @@ def count(endpoint_url: str) -> dict[str, Any]:
     # Loggers remember where they wrote first, so lines are counted in a process of their own.
     command = [sys.executable, "-m", cost_lines.__name__]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return counted | {"logged": json.loads(done.stdout)}
+    return counted | json.loads(done.stdout)
 
 
 def written(counted: dict[str, Any]) -> str:

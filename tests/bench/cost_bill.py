@@ -101,14 +101,24 @@ def of_a_month(book: Book) -> Iterator[Item]:
     yield Item("Lambda", "runs of health and retention", looks + runs, "lambda.request")
     yield Item("Lambda", "their duration", seconds * stack.memory_gb, f"lambda.{stack.architecture}")
     yield Item("DynamoDB", "what a run of retention looks at", runs * book.counted["retentionRunReadUnits"], "dynamodb.read")
-    yield Item("CloudWatch", "metrics of opx", stack.metrics, "cloudwatch.metric")
-    yield Item("CloudWatch", "metrics of API Gateway's methods", stack.method_metrics, "cloudwatch.metric")
+    written = len(stack.scheduled_metrics | set(book.counted["metrics"]))
+    yield Item("CloudWatch", "metrics of opx that a life without trouble writes", written, "cloudwatch.metric")
+    used = min(assumed["methodsInUse"], stack.methods) * stack.metrics_a_method
+    yield Item("CloudWatch", "metrics of API Gateway's methods in use", used, "cloudwatch.metric")
     yield Item("CloudWatch", "alarms", stack.alarm_metrics, "cloudwatch.alarm")
     yield Item("CloudWatch", "dashboards", stack.dashboards, "cloudwatch.dashboard")
     logged = looks * (assumed["healthLogBytes"] + assumed["platformLogBytes"]) + runs * assumed["platformLogBytes"]
     yield Item("CloudWatch", "logs of health and retention", logged / GB, "logs.ingested")
     keys = stack.tables * stack.deciding_functions * minutes / assumed["keyRequestMinutes"]
     yield Item("KMS", "keys of the tables", keys, "kms.request")
+
+
+def of_a_bad_month(book: Book) -> Iterator[Item]:
+    """Yield what comes on top where every metric there is is written in every hour."""
+    rest = book.stack.metrics - len(book.stack.scheduled_metrics | set(book.counted["metrics"]))
+    yield Item("CloudWatch", "metrics of trouble", rest, "cloudwatch.metric")
+    unused = max(0.0, book.stack.methods - book.assumed["methodsInUse"]) * book.stack.metrics_a_method
+    yield Item("CloudWatch", "metrics of all other methods", unused, "cloudwatch.metric")
 
 
 def of_a_read(book: Book) -> Iterator[Item]:

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from tests.bench.cost_bill import KEPT, Book, Item, by_service, gateway_usd, of_a_life, of_a_month, of_a_read
+from tests.bench.cost_bill import KEPT, Book, Item, by_service, gateway_usd, of_a_bad_month, of_a_life, of_a_month, of_a_read
 from tests.bench.cost_lifecycle import COMMANDS, LISTED, MESSAGES, MITIGATED, OPENED, RESOLVED, STEPS
 
 RATES: Final = (26, 1000)
@@ -71,8 +71,8 @@ def _in_short(book: Book, each: float, fixed: float) -> list[str]:
     slow, fast = RATES
     return [
         *paragraph(
-            f"**{usd(fixed)} a month at most before the first incident, and {usd(each * MILLION)} for a million whole",
-            "lives.**",
+            f"**A stack in use is {usd(fixed)} a month whatever it does, and a million whole lives are",
+            f"{usd(each * MILLION)}.**",
             f"So {slow} lives a minute, day and night, are {at[slow]} a month, and {fast:,} a minute {at[fast]}.",
             f"What {BUDGETS[0]} and {BUDGETS[1]} dollars buy:",
         ),
@@ -103,8 +103,9 @@ def _bill(book: Book, life: list[Item], month: list[Item]) -> list[str]:
         *table(headings, rows),
         *paragraph(
             f"*{KEPT}* is one month's history, kept for one month with its backups. Nothing is ever deleted, so it",
-            f"comes again every month for all months before: at {RATES[0]} a minute each month adds {usd(kept * RATES[0])} to",
-            f"every later bill, at {RATES[1]:,} a minute {usd(kept * RATES[1])}. An export of the tables is {usd(export['usd'])} a GB.",
+            f"comes again every month for all months before: at {RATES[0]} a minute each month adds {usd(kept * RATES[0])}",
+            f"to every later bill, at {RATES[1]:,} a minute {usd(kept * RATES[1])}. An export of the tables is",
+            f"{usd(export['usd'])} a GB.",
         ),
     ]
 
@@ -126,8 +127,8 @@ def _counted(book: Book) -> list[str]:
             f"Left in the tables: {kept['items']} items of {number(kept['itemBytes'])} bytes and {kept['entries']} index",
             f"entries of {number(kept['entryBytes'])}; on the bus {book.counted['events']} events of",
             f"{number(book.counted['eventBytes'])} bytes, the largest {number(book.counted['largestEventBytes'])}. Units",
-            "are what the tables reported for what was applied, and what the request asked for where it was refused, which is",
-            "how a process that has not met a key finds out that it is taken.",
+            "are what the tables reported for what was applied, and what the request asked for where it was refused, which",
+            "is how a process that has not met a key finds out that it is taken.",
         ),
     ]
 
@@ -143,8 +144,9 @@ def _fixed(book: Book, month: list[Item]) -> list[str]:
         "",
         *table(["", "quantity", "of", "USD"], rows),
         *paragraph(
-            "At most: CloudWatch charges a metric for the hours in which it is written, and most are written only when what",
-            "they count happens.",
+            "CloudWatch charges a metric for the hours in which it is written, and some are written only in trouble. With",
+            "every metric of every function and method in every hour it would be",
+            f"{usd(book.total(of_a_bad_month(book)))} more.",
         ),
     ]
 
@@ -162,8 +164,8 @@ def _reads(book: Book) -> list[str]:
             f"A million reads of an incident by the API are {usd(million)}; a list of {LISTED} of a service reads",
             f"{number(book.counted['read']['list'])} units instead of {number(book.counted['read']['incident'])}.",
             f"{READERS:,} clients that each ask once a second are {many / 1e9:,.1f} billion reads and {usd(month)} a month,",
-            "API Gateway's volume tiers counted. Let programs subscribe to the bus, where an event costs the same however many",
-            "hear of it, and let people read.",
+            "API Gateway's volume tiers counted. Let programs subscribe to the bus, where an event costs the same however",
+            "many hear of it, and let people read.",
         ),
     ]
 

@@ -42,12 +42,16 @@ class Paper:
     def __init__(self, output: io.StringIO) -> None:
         self.output = output
         self.seen = 0
+        self.metrics: set[str] = set()
 
     def taken(self) -> dict[str, int]:
         """Return bytes and lines; line ends are not ingested."""
         text = self.output.getvalue()[self.seen :]
         self.seen += len(text)
         lines = text.splitlines()
+        for line in map(json.loads, lines):
+            told = line.get("_aws", {}).get("CloudWatchMetrics", ())
+            self.metrics |= {f"{line['service']}/{metric['Name']}" for one in told for metric in one["Metrics"]}
         return {"bytes": sum(len(line.encode()) for line in lines), "lines": len(lines)}
 
 
@@ -112,11 +116,13 @@ async def _requests(paper: Paper) -> dict[str, dict[str, int]]:
     return found
 
 
-async def counted() -> dict[str, dict[str, int]]:
+async def counted() -> dict[str, Any]:
+    """Return bytes and lines by step, and which metrics were written on the way, as service/name."""
     output = io.StringIO()
     with redirect_stdout(output):
         paper = Paper(output)
-        return await _queues(paper) | await _requests(paper)
+        logged = await _queues(paper) | await _requests(paper)
+    return {"logged": logged, "metrics": sorted(paper.metrics)}
 
 
 if __name__ == "__main__":

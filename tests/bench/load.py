@@ -117,7 +117,8 @@ async def load(stack: Stack, measured: Measured, say: Console) -> list[load_proo
         await read_alone(stack, readers, measured, say)
     say.print("[dim]reading the functions' logs and the tables")
     tell_from_logs(stack, measured, writers, began)
-    return list(load_proof.claims(stack, measured.plan, writers.heard, measured.published))
+    found = load_proof.stored(stack, writers.heard, measured.published)
+    return list(load_proof.claims(measured.plan, found))
 
 
 async def answering(readers: Readers) -> None:

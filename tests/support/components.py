@@ -170,6 +170,7 @@ COMPONENTS: Final = (
             "integration/test_dynamodb_faults::*",
             "integration/test_dynamodb_requests::*",
             "integration/test_floors::*",
+            "integration/test_costs::*",
         ),
     ),
     Component(
@@ -225,6 +226,7 @@ COMPONENTS: Final = (
             "simulation/test_crash_sweep::*",
             "simulation/test_counting_through_crashes::*",
             "simulation/test_storm::*",
+            "simulation/test_load::*",
             "simulation/test_outage::*",
             "integration/test_crash_sweep_on_the_engine::*",
             "integration/test_storm_on_the_engine::*",
@@ -247,6 +249,7 @@ COMPONENTS: Final = (
         None,
         (
             "house/test_components::*",
+            "house/test_costs::*",
             "house/test_house_questions::*",
             "house/test_imports::*",
             "house/test_language::*",
