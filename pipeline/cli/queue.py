@@ -181,10 +181,10 @@ def redrive(
             _check_redrivable(name, invocation.opx)
             rehearsal = Rehearsal(registry_of(session, stage, config), config, session.store)
             if dry_run or not yes:
-                found = await _rehearse(invocation, session, order, rehearsal)
+                found, number = await _rehearse(invocation, session, order, rehearsal)
                 if dry_run:
                     return REFUSED if any(one.is_refused for one in found) else DONE
-                if not found or not _is_meant(invocation, order, found):
+                if not found or not _is_meant(invocation, order, number):
                     return DONE
             return await _redrive(invocation, session, order, rehearsal)
 
@@ -239,8 +239,8 @@ async def _look(
     return look, sorted(found, key=lambda item: item.letter.first_sent)
 
 
-async def _rehearse(invocation: Invocation, session: Session, order: Order, rehearsal: Rehearsal) -> list[Told]:
-    """Say what would become of what is meant, and change nothing."""
+async def _rehearse(invocation: Invocation, session: Session, order: Order, rehearsal: Rehearsal) -> tuple[list[Told], str]:
+    """Say what would become of what is meant, and change nothing; return that, and how many it is in words."""
     screen = invocation.screen
     look, found = await _look(invocation, session, order.name, rehearsal, order.choice, always=True)
     found = found[: order.limit]
@@ -252,16 +252,19 @@ async def _rehearse(invocation: Invocation, session: Session, order: Order, rehe
         screen.notice(f"{hidden} more are not shown here (--json shows all).")
     if (doubt := look.doubt()) is not None:
         screen.notice(f"Not all is told: {doubt}.")
-    told = f"{counted(len(found))} would be sent in again: {listed(fates(found))}."
-    screen.say(told if found else "Nothing there matches.")
+    # More may lie there than anybody can look at; all that is meant is sent, seen or not.
+    number = counted(len(found))
+    if not look.is_whole and (order.limit is None or order.limit > len(found)):
+        number = f"at least {number}"
+    screen.say(f"{number} would be sent in again: {listed(fates(found))}." if found else "Nothing there matches.")
     if order.dry_run or not found:
         again = f"{invocation.opx} queue show {order.name}"
         screen.next("the same command with --yes instead of --dry-run" if found else again)
-    return found
+    return found, number
 
 
-def _is_meant(invocation: Invocation, order: Order, found: list[Told]) -> bool:
-    question = f"Send {counted(len(found))} of {order.name} in again?"
+def _is_meant(invocation: Invocation, order: Order, number: str) -> bool:
+    question = f"Send {number} of {order.name} in again?"
     if None is (answer := None if invocation.screen.as_json else invocation.around.ask(question)):
         invocation.screen.next("the same command with --yes")
     if not answer:

@@ -115,10 +115,7 @@ class Letter:
             if name in self.message.attributes:
                 told = [str(self.message.attributes.get(key, {}).get("stringValue", "")) for key in (name, text)]
                 return UNDELIVERED, ": ".join(part for part in told if part)
-        return (
-            DIED,
-            "It came a hundred times and was never settled: it kills its reader, or what it needs was down that long.",
-        )
+        return DIED, "It came 100 times and was never settled: it crashes its reader, or what that needs was down for a day."
 
     def group(self) -> str | None:
         """Return the group it is sent in: the one it had, or where the rejected queue has none, that of such a message."""

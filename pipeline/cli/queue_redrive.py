@@ -124,10 +124,15 @@ class Redriver:
                 break
             empty = 0 if letters else empty + 1
             stale = 0 if fresh else stale + 1
-            found += [letter for letter in fresh if await self._is_wanted(letter)][: room - len(found)]
-        if self.queue.startswith(Queue.COMMANDS):
-            return found
-        return sorted(found, key=lambda letter: letter.first_sent)
+            for letter in self._in_order(fresh, lambda one: one.message.sent_at.isoformat()):
+                # No more than lay there at first: what comes in meanwhile is for another run.
+                if len(found) < room and self.looked < self.terms.depth and await self._is_wanted(letter):
+                    found.append(letter)
+        return self._in_order(found, lambda one: one.first_sent)
+
+    def _in_order(self, letters: list[Letter], when: Callable[[Letter], str]) -> list[Letter]:
+        """Return the oldest first; of a FIFO queue as they came, which is each group's order."""
+        return letters if self.queue.startswith(Queue.COMMANDS) else sorted(letters, key=when)
 
     async def _is_wanted(self, letter: Letter) -> bool:
         unclaimed: str | None = None

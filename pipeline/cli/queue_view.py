@@ -68,7 +68,7 @@ def _row(item: Told) -> tuple[Text, Text]:
     left = [
         cell(item.code, "red"),
         cell(str(when).replace("T", " ")[:19], "dim"),
-        cell(f"{message.source or letter.queue} · {whose}", "dim"),
+        cell(f"{message.source} · {whose}" if letter.is_redrivable else "", "dim"),
         cell(f"received {message.receive_count} times" if letter.is_dead else "", "dim"),
     ]
     right = [cell(item.reason)]

@@ -255,6 +255,8 @@ def next_steps(found: Findings, said: str | None, opx: str, file: str | None) ->
         steps += [f"{opx} why {keys[0]}" for _ in keys[:1]]
     if endings & {Ending.REJECTED, Ending.UNREADABLE}:
         steps += [f"{opx} lint {file or 'FILE'}", f"{opx} queue show rejected"]
+    if Ending.DEAD in endings:
+        steps.append(f"{opx} queue list")
     if endings & {Ending.DEAD, Ending.WAITING}:
         steps.append(f"{opx} status")
     if endings & {Ending.WAITING, Ending.UNKNOWN, Ending.COUNTED} and said is not None and file is None:

@@ -2,23 +2,26 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.cli.counting import url_of
+from pipeline.cli.main import app
 from pipeline.cli.outbox import Queue
 from pipeline.cli.queue import registry_of
 from pipeline.cli.queue_letters import Letter
 from pipeline.cli.queue_redrive import Redriver, Terms
-from pipeline.cli.session import session_at
+from pipeline.cli.session import Around, session_at
 from pipeline.cli.target import Selection, local_target
+from pipeline.cli.terminal import Screen
 from pipeline.domain.errors import Unavailable
 from pipeline.domain.ids import incident_id
 from pipeline.runtime.clock import SystemClock
+from tests.support.command_line import console, text_of
 from tests.support.engine_cli import Opx, calling, candidate, incident_of
 from tests.support.stack import Stack, wait_until
 
@@ -186,5 +189,20 @@ def test_nothing_is_sent_unless_it_was_said_or_answered(stack: Stack, opx: Opx, 
     stack.client("sqs").send_message(QueueUrl=stack.outputs["CandidatesDlqUrl"], MessageBody=candidate(service))
     code, told, _ = opx("queue", "redrive", "candidates-dlq", "--all")
     assert (code, [one["rehearsed"]["fate"] for one in told]) == (0, ["would be applied"])
-    time.sleep(0.5)
+    asked: list[str] = []
+
+    def answered(answer: bool) -> str:
+        def ask(question: str) -> bool:
+            asked.append(question)
+            return answer
+
+        shown = Screen(False, console(80), console(80))
+        arguments = ["--state-dir", str(stack.engine.state_dir), "queue", "redrive", "candidates-dlq", "--all"]
+        assert CliRunner().invoke(app, arguments, obj=Around(ask=ask, screen=shown)).exit_code == 0
+        return text_of(shown.out)
+
+    assert "Nothing was changed" in answered(False)
     assert (stack.depth("CandidatesDlqUrl"), opx("list", "--service", service)[1]) == (1, [])
+    assert "1 message: 1 to candidates" in answered(True)
+    assert asked == ["Send 1 message of candidates-dlq in again?"] * 2
+    assert incident_of(opx, service)["state"] == "OPEN"
