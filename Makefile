@@ -80,7 +80,7 @@ demo: setup ## the whole pipeline on this machine, from a storm of alarms to a c
 	@.venv/bin/opx demo
 
 test: setup ## every test, end to end included (minutes)
-	@.venv/bin/python -m pytest -m 'not full'
+	@.venv/bin/python -m pytest -m 'not full' -n 2 --dist loadscope --no-loadscope-reorder
 
 long: setup ## what takes too long for every day: an outage at its full rate, ten thousand histories, a storm (about an hour)
 	@.venv/bin/python -m pytest -s -m full

@@ -16,6 +16,7 @@ import pytest
 from pipeline.local import engine as local_engine
 from pipeline.local.engine import RunningEngine
 from tests.support.closing_table import ClosingTable
+from tests.support.two_processes import TwoProcesses
 
 SEALED = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -38,11 +39,19 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     os.environ.update(SEALED)
     # One seed for the whole run, drawn once; every test derives its own from it and from its name.
-    config.stash[SEED] = os.environ.get(SEED_VARIABLE) or str(random.SystemRandom().randrange(10**9))
+    told = getattr(config, "workerinput", {}).get(SEED_VARIABLE)
+    config.stash[SEED] = told or os.environ.get(SEED_VARIABLE) or str(random.SystemRandom().randrange(10**9))
     config.pluginmanager.register(ClosingTable(config))
+    config.pluginmanager.register(TwoProcesses())
 
 
 SEED = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of this run the run's seed."""
+    node.workerinput[SEED_VARIABLE] = node.config.stash[SEED]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -96,7 +96,7 @@ def test_a_parameter_that_repeats_is_one_of_some_test() -> None:
 
 RUNS = {
     "whole": [],
-    "in two processes": ["-p", "xdist", "-n2", "--dist=loadgroup"],
+    "in two processes": ["-p", "xdist", "-n2", "--dist=loadscope"],
     "all passing": ["--ignore=tests/unit/test_authority.py"],
     "a path": ["tests/unit"],
     "a name": ["-k", "row"],

@@ -249,6 +249,7 @@ COMPONENTS: Final = (
         None,
         (
             "house/test_components::*",
+            "house/test_two_processes::*",
             "house/test_costs::*",
             "house/test_house_questions::*",
             "house/test_imports::*",
