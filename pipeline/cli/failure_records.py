@@ -22,6 +22,7 @@ HIDDEN_S: Final = 3600
 READ_MAX: Final = 10_000
 EMPTY_MAX: Final = 3
 BATCH: Final = 10
+_WAITING: Final = "ApproximateNumberOfMessages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,11 @@ class FailureRecords:
         """Return what lies in the queue, hidden from others meanwhile. Raises `Unavailable`."""
         found: dict[str, FailureRecord] = {}
         empty = 0
-        while len(found) < READ_MAX and empty < EMPTY_MAX:
+        with translated("counting the fan-out's failure queue"):
+            told = await self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=[_WAITING])
+        depth = int(told.get("Attributes", {}).get(_WAITING, 0))
+        # Depths are approximate, and an empty answer may be chance where there should be more.
+        while len(found) < READ_MAX and empty < (1 if len(found) >= depth else EMPTY_MAX):
             with translated("reading the fan-out's failure queue"):
                 answer = await self.sqs.receive_message(
                     QueueUrl=self.queue_url, MaxNumberOfMessages=BATCH, WaitTimeSeconds=1, VisibilityTimeout=HIDDEN_S

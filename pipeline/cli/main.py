@@ -15,6 +15,7 @@ from pipeline.cli import controls, declaring, engine, environment, send, status,
 from pipeline.cli.authority import authority
 from pipeline.cli.board import watch
 from pipeline.cli.demo import demo
+from pipeline.cli.gaps import gaps
 from pipeline.cli.lint import lint
 from pipeline.cli.listing import list_
 from pipeline.cli.opening import open_
@@ -137,6 +138,7 @@ app.command()(controls.pause)
 app.command()(controls.resume)
 app.add_typer(controls.maintenance, name="maintenance")
 app.command()(tail.tail)
+app.command()(gaps)
 app.command()(republish)
 app.command()(watch)
 app.command()(transitions.transitions)

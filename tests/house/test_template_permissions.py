@@ -127,7 +127,7 @@ GRANTS: dict[str, dict[str, str]] = {
     "AuditorPolicy": FIND_THE_STACK
     | ASK
     | {
-        "EventsTable": "dynamodb:Query dynamodb:Scan",
+        "EventsTable": "dynamodb:Query dynamodb:Scan dynamodb:DescribeTable",
         "IdempotencyTable": "dynamodb:GetItem dynamodb:Scan",
         "parameter/LastVerifyParameter": "ssm:GetParameter ssm:PutParameter",
     },
