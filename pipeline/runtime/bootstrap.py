@@ -118,7 +118,7 @@ async def candidates(settings: CandidatesSettings) -> AsyncIterator[QueueParts]:
             registry=registry,
             controls=controls,
             clock=clock,
-            telemetry=Telemetry("candidates"),
+            telemetry=Telemetry(settings.function_name),
         )
 
 
@@ -138,7 +138,7 @@ async def commands(settings: CommandsSettings) -> AsyncIterator[QueueParts]:
             registry=registry,
             controls=controls,
             clock=clock,
-            telemetry=Telemetry("commands"),
+            telemetry=Telemetry(settings.function_name),
         )
 
 
@@ -155,7 +155,7 @@ async def api(settings: ApiSettings) -> AsyncIterator[ApiParts]:
             reading=ReadingService(loop.store, registry, shipped.rules()),
             controls=controls,
             clock=clock,
-            telemetry=Telemetry("api"),
+            telemetry=Telemetry(settings.function_name),
         )
 
 
@@ -170,7 +170,7 @@ async def fanout(settings: FanoutSettings) -> AsyncIterator[FanoutParts]:
                 SqsFailureQueue(clients.sqs, settings.fanout_failures_queue_url, clock),
                 clock,
             ),
-            telemetry=Telemetry("fanout"),
+            telemetry=Telemetry(settings.function_name),
         )
 
 
@@ -189,7 +189,7 @@ async def retention(settings: RetentionSettings) -> AsyncIterator[RetentionParts
                 timedelta(days=settings.archive_after_days),
             ),
             clock=clock,
-            telemetry=RetentionTelemetry(),
+            telemetry=RetentionTelemetry(settings.function_name),
         )
 
 
@@ -217,5 +217,5 @@ async def health(settings: HealthSettings) -> AsyncIterator[HealthParts]:
                 LambdaMapping(clients.of("lambda"), settings.fanout_mapping_id),
                 tuple(known),
             ),
-            telemetry=HealthTelemetry(),
+            telemetry=HealthTelemetry(settings.function_name),
         )

@@ -5,12 +5,17 @@ Each function has a model of its own: a variable it does not need is not asked f
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_snake
 
 from pipeline.domain.envelope import SCHEMA_VERSION
+
+
+def _own_name(where_nobody_says: str) -> Any:
+    # Lambda sets it in every function. Whoever runs one elsewhere need not.
+    return Field(where_nobody_says, validation_alias="AWS_LAMBDA_FUNCTION_NAME")
 
 
 class _Environment(BaseModel):
@@ -54,7 +59,7 @@ class _Deciding(_Tables):
 
 
 class ApiSettings(_Deciding):
-    pass
+    function_name: str = _own_name("opx-api")
 
 
 class _Queues(_Deciding):
@@ -67,23 +72,26 @@ class CandidatesSettings(_Queues):
     alarms_queue_arn: str
     alertmanager_queue_url: str
     alertmanager_queue_arn: str
+    function_name: str = _own_name("opx-candidates")
 
 
 class CommandsSettings(_Queues):
     commands_queue_url: str
+    function_name: str = _own_name("opx-commands")
 
 
 class FanoutSettings(_Environment):
     stage: str
     bus_name: str
     fanout_failures_queue_url: str
+    function_name: str = _own_name("opx-fanout")
 
 
 class RetentionSettings(_Tables):
     retention_role_id: str
     archive_after_days: float = Field(ge=0, le=36_500)
-    # Lambda's session under the role: as whom the function signs.
-    function_name: str = Field("opx-retention", validation_alias="AWS_LAMBDA_FUNCTION_NAME")
+    # Also Lambda's session under the role: as whom the function signs.
+    function_name: str = _own_name("opx-retention")
 
 
 class HealthSettings(_Environment):
@@ -100,3 +108,4 @@ class HealthSettings(_Environment):
     commands_dlq_url: str
     webhook_dlq_url: str = ""
     fanout_mapping_id: str
+    function_name: str = _own_name("opx-health")

@@ -63,12 +63,14 @@ _OF_VERDICT = {
 
 
 class Telemetry:
-    """One per execution environment; `flush` at the end of every invocation."""
+    """One per execution environment; `flush` at the end of every invocation.
 
-    def __init__(self, door: str) -> None:
-        self.door = door
-        self.log = Logger(service=f"opx-{door}", log_uncaught_exceptions=False)
-        self.metrics = Metrics(namespace=NAMESPACE, service=f"opx-{door}")
+    `service`: the function's name, which begins with the stack's prefix, so that another stack's figures are not this one's.
+    """
+
+    def __init__(self, service: str) -> None:
+        self.log = Logger(service=service, log_uncaught_exceptions=False)
+        self.metrics = Metrics(namespace=NAMESPACE, service=service)
         self.request_id = ""
 
     def begin(self, request_id: str) -> None:

@@ -19,8 +19,8 @@ _AUTHORITY_STATUS = 403
 class RetentionTelemetry(Telemetry):
     """Of retention."""
 
-    def __init__(self) -> None:
-        super().__init__("retention")
+    def __init__(self, service: str = "opx-retention") -> None:
+        super().__init__(service)
 
     def archived(self, archival: Archival) -> None:
         """Log and count what became of one incident."""
@@ -82,8 +82,8 @@ class RetentionTelemetry(Telemetry):
 class HealthTelemetry(Telemetry):
     """Of health."""
 
-    def __init__(self) -> None:
-        super().__init__("health")
+    def __init__(self, service: str = "opx-health") -> None:
+        super().__init__(service)
 
     def measured(self, measured: Measured) -> None:
         """Log and count what was measured, and what could not be."""

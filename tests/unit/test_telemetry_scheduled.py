@@ -23,13 +23,13 @@ class RetentionOf(RetentionTelemetry):
     """Under a name of its own: the logger remembers where it wrote first."""
 
     def __init__(self) -> None:
-        super(RetentionTelemetry, self).__init__(f"retention-{next(_names)}")
+        super(RetentionTelemetry, self).__init__(f"opx-retention-{next(_names)}")
         self.begin("request-1")
 
 
 class HealthOf(HealthTelemetry):
     def __init__(self) -> None:
-        super(HealthTelemetry, self).__init__(f"health-{next(_names)}")
+        super(HealthTelemetry, self).__init__(f"opx-health-{next(_names)}")
         self.begin("request-1")
 
 
