@@ -107,7 +107,6 @@ GRANTS: dict[str, dict[str, str]] = {
     # Not the operator's: no registry stands between whoever may write the controls and silence.
     "ControlsPolicy": FIND_THE_STACK | {"parameter/ControlsParameter": f"{READ_THE_CONTROLS} ssm:PutParameter"},
     "RepublishPolicy": FIND_THE_STACK | {"RepublishRole": "sts:AssumeRole"},
-    "RepublishPolicy": FIND_THE_STACK | {"RepublishRole": "sts:AssumeRole"},
     "ReaderPolicy": FIND_THE_STACK
     | ASK
     | {
@@ -197,7 +196,6 @@ def _without_rest(resource: str) -> str:
     ("RedriveRole/Properties/Policies/0/PolicyDocument/Statement/0/Resource/3", GONE),
     ("RepublishRole/Properties/Policies/0/PolicyDocument/Statement/0/Action/1", GONE),
     ("RepublishRole/Properties/Policies/0/PolicyDocument/Statement/2/Resource", {"Fn::GetAtt": "RejectedQueue.Arn"}),
-    ("RepublishPolicy/Properties/PolicyDocument/Statement/1/Resource", {"Fn::GetAtt": "RedriveRole.Arn"}),
     ("RepublishPolicy/Properties/PolicyDocument/Statement/1/Resource", {"Fn::GetAtt": "RedriveRole.Arn"}),
     ("CandidatesRole/Properties/Policies/0/PolicyDocument/Statement/0/Resource/2", GONE),
     ("AlertmanagerPolicy/Properties/PolicyDocument/Statement/0/Action", ["sns:Publish", "sns:Subscribe"]),
