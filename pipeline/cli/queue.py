@@ -173,8 +173,8 @@ def redrive(
     order = Order(name, choice, limit, rate, dry_run, yes)
 
     async def work(invocation: Invocation) -> int:
-        if not every and choice == Choice():
-            message = "Say which: --all, --code, --service or --message."
+        if not every and limit is None and choice == Choice():
+            message = "Say which: --all, --code, --service, --message or --limit."
             raise CommandError(message, f"{invocation.opx} queue show {safe(name)}", REFUSED)
         async with open_session(invocation.selection, "sqs", "dynamodb") as session:
             _check(session, name, invocation.opx)
