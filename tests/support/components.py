@@ -89,6 +89,8 @@ COMPONENTS: Final = (
             "house/test_schemas::*",
             "house/test_frozen::*",
             "house/test_event_versions::*",
+            "unit/test_schema_versions::*",
+            "integration/test_two_versions::*",
         ),
     ),
     Component(
@@ -217,6 +219,8 @@ COMPONENTS: Final = (
             "e2e/test_pipeline::test_a_changed_event_*",
             "e2e/test_rules::*",
             "*/test_republish*::*",
+            "unit/test_failure_records::*",
+            "unit/test_gaps::*",
         ),
     ),
     Component(
@@ -232,12 +236,22 @@ COMPONENTS: Final = (
             "integration/test_storm_on_the_engine::*",
         ),
     ),
-    Component("command line", None, ("unit/test_cli_*::*", "unit/test_send_*::*", "e2e/test_cli::*", "e2e/test_cli_why::*")),
+    Component(
+        "command line", None, ("unit/test_cli_*::*", "unit/test_send_*::*", "e2e/test_cli::*", "e2e/test_cli_[!a]*::*")
+    ),
     Component("clients", None, ("unit/test_client_*::*", "integration/test_client_*::*")),
     Component(
         "metrics, alarms, retention",
         None,
-        ("unit/test_telemetry*::*", "house/test_runbooks::*", "*/test_retention*::*", "e2e/test_alarm_causes::*"),
+        (
+            "unit/test_telemetry*::*",
+            "house/test_metrics::*",
+            "house/test_runbooks::*",
+            "unit/test_health::*",
+            "e2e/test_scheduled::*",
+            "*/test_retention*::*",
+            "e2e/test_alarm_causes::*",
+        ),
     ),
     Component(
         "local engine, configuration",
@@ -258,6 +272,7 @@ COMPONENTS: Final = (
             "house/test_readme::*",
             "house/test_sizes::*",
             "house/test_template*::*",
+            "integration/test_sam_transform::*",
         ),
     ),
 )
