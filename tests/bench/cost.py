@@ -1,6 +1,7 @@
 """`make cost`: counts an incident's life on an engine of its own and writes COSTS.md; is no test.
 
-`--tables` prints what was counted last, without an engine; `--count` prints a fresh count as JSON and writes nothing.
+`--again` writes the page from what was counted last, with the prices and the template of now and without an engine.
+`--count` prints a fresh count as JSON and writes nothing.
 """
 
 import argparse
@@ -54,11 +55,11 @@ def written(counted: dict[str, Any]) -> str:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--tables", action="store_true", help="print what was counted last")
+    arguments.add_argument("--again", action="store_true", help="write the page from what was counted last")
     arguments.add_argument("--count", action="store_true", help="print a fresh count and write nothing")
     asked = arguments.parse_args()
-    if asked.tables:
-        Console().print(Markdown(written(json.loads(COUNTED.read_text("utf-8")))))
+    if asked.again:
+        show(json.loads(COUNTED.read_text("utf-8")))
         return
     with tempfile.TemporaryDirectory(prefix="opx-cost-") as folder:
         try:
@@ -69,6 +70,11 @@ def main() -> None:
         sys.stdout.write(json.dumps(counted, indent=1) + "\n")
         return
     COUNTED.write_text(json.dumps(counted, indent=1) + "\n", encoding="utf-8")
+    show(counted)
+
+
+def show(counted: dict[str, Any]) -> None:
+    """Write the page and print it."""
     DOCUMENT.write_text(text := written(counted), encoding="utf-8")
     Console().print(Markdown(text))
 

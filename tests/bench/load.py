@@ -27,7 +27,7 @@ from tests.bench import load_logs, load_proof, load_readers, load_report
 from tests.bench.load_plan import Plan, plan
 from tests.bench.load_readers import GET, LIST, Readers
 from tests.bench.load_samples import Samples, Work, worked
-from tests.bench.load_writers import INTAKE, Writers
+from tests.bench.load_writers import INSIDE, INTAKE, Writers
 from tests.support.signed import api_url
 from tests.support.stack import Stack, deployed
 
@@ -191,7 +191,7 @@ async def read_alone(stack: Stack, readers: Readers, measured: Measured, say: Co
 def tell_from_logs(stack: Stack, measured: Measured, writers: Writers, began: float) -> None:
     """Take from the functions' lines when each message was settled, how it went, and how late the fan-out was."""
     now, settled = time.time(), set()
-    for function in ("CandidatesFunctionName", "CommandsFunctionName"):
+    for function, inside in zip(("CandidatesFunctionName", "CommandsFunctionName"), INSIDE, strict=True):
         requests = set()
         for line in load_logs.lines(stack, function, began, now):
             requests.add(line.get("request_id"))
@@ -204,6 +204,7 @@ def tell_from_logs(stack: Stack, measured: Measured, writers: Writers, began: fl
             elif line["message_id"] not in settled:
                 settled.add(line["message_id"])
                 measured.written.took(kind, (load_logs.logged_at(line) - due) * 1000)
+                measured.written.took(inside, line["duration_ms"])
         measured.invocations[function] = len(requests - {None})
     for line in load_logs.lines(stack, "FanoutFunctionName", began, now):
         measured.published += round(sum(load_logs.values(line, "EventsPublished")))
@@ -219,7 +220,7 @@ async def timed(stack: Stack, measured: Measured, phase: str) -> AsyncIterator[N
 
 
 def main() -> int:
-    size, say = Size.asked(), Console(highlight=False, soft_wrap=True)
+    size, say = Size.asked(), Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     say.print(f"LOAD_SEED={size.seed} repeats this load's choices")
     measured = Measured(size, plan(random.Random(size.seed), size.rate, size.minutes))
     with tempfile.TemporaryDirectory(prefix="opx-load-") as folder:

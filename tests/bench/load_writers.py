@@ -25,6 +25,8 @@ Entry = tuple[str, float, str, dict[str, str]]
 
 BATCH: Final = 10
 OPENED = "fresh → heard by a subscriber"
+# How long a batch takes in our function, waiting not included.
+INSIDE: Final = ("candidates, in our function", "commands, in our function")
 INTAKE: Final = ("CandidatesQueueUrl", "CommandsQueueUrl")
 DEPTHS: Final = (
     "ApproximateNumberOfMessages",

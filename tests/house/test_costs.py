@@ -20,7 +20,9 @@ def book(**changed: Any) -> Book:
 
 
 def test_the_page_says_what_count_prices_and_template_say() -> None:
-    assert DOCUMENT.read_text("utf-8") == written(COUNT), "something that costs money has changed. Next: make cost"
+    assert DOCUMENT.read_text("utf-8") == written(COUNT), (
+        "something that costs money has changed. Next: python -m tests.bench.cost --again"
+    )
 
 
 def test_every_price_says_where_and_when_it_was_seen() -> None:
