@@ -9,11 +9,13 @@ from pipeline.cli.session import Invocation, Session
 from pipeline.cli.status import Held, _record, _show
 from pipeline.cli.target import Selection, Target
 from pipeline.cli.terminal import Screen
+from pipeline.cli.vitals import Unread, Verified, Vitals
 from pipeline.domain.controls import Controls
 from pipeline.stores.clients import Clients
 
 URLS = {name: f"http://127.0.0.1:1/000000000000/{name}" for name in ("candidates", "commands", "rejected")}
 API = {"ApiId": "a1", "ApiStageName": "v1"}
+WELL = Vitals({}, Unread("not measured here"), "Enabled", (), Verified(None))
 OUTPUTS = API | {f"{name.title()}QueueUrl": url for name, url in URLS.items()} | {"BusName": "opx-bus"}
 
 
@@ -27,19 +29,19 @@ def invocation() -> Invocation:
 
 def test_a_status_says_where_messages_and_commands_are_sent_to(capsys: pytest.CaptureFixture[str]) -> None:
     session = Session(target_of(OUTPUTS), Clients({}))
-    _show(invocation(), session, {}, [], Held(Controls()))
+    _show(invocation(), session, WELL, [], Held(Controls()))
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["candidates", URLS["candidates"]] in shown
     assert ["commands", URLS["commands"]] in shown
-    told = _record(session, {}, [], Held(Controls()))
+    told = _record(session, WELL, [], Held(Controls()), [])
     assert (told["candidatesQueueUrl"], told["commandsQueueUrl"]) == (URLS["candidates"], URLS["commands"])
 
 
 def test_a_stack_without_the_urls_still_has_a_status(capsys: pytest.CaptureFixture[str]) -> None:
     session = Session(target_of(API), Clients({}))
-    _show(invocation(), session, {}, [], Held(Controls()))
+    _show(invocation(), session, WELL, [], Held(Controls()))
     assert "candidates" not in capsys.readouterr().out
-    assert _record(session, {}, [], Held(Controls()))["commandsQueueUrl"] is None
+    assert _record(session, WELL, [], Held(Controls()), [])["commandsQueueUrl"] is None
 
 
 @pytest.mark.parametrize("is_found", [False, True])
