@@ -77,7 +77,9 @@ def republish(
             return await republish_failures(invocation, terms)
         if since is None:
             return await _named(invocation, Named(ids, from_sequence or 1, to_sequence), terms)
-        moment = SystemClock().now() if until is None else time_of(until, "--to", command)
+        # Of a time to come nobody could say when it is all there.
+        now = SystemClock().now()
+        moment = now if until is None else min(now, time_of(until, "--to", command))
         return await _of_time(invocation, (time_of(since, "--from", command), moment), terms)
 
     run(context, work)

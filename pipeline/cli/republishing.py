@@ -10,7 +10,7 @@ from pipeline.cli.republish_marks import MarksFile
 from pipeline.cli.session import Invocation, Session
 from pipeline.cli.target import Target
 from pipeline.cli.telling import short
-from pipeline.cli.terminal import CommandError, Meter, Screen, key_values, safe
+from pipeline.cli.terminal import CommandError, Meter, Screen, key_values
 from pipeline.domain.canonical import Document
 from pipeline.domain.errors import Unavailable
 from pipeline.runtime.clock import SystemClock
@@ -29,12 +29,15 @@ NAMED_MAX: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How to publish: events a second; only count; ask nothing; go on where an earlier run stopped."""
+    """How to publish: events a second; only count; ask nothing; go on where an earlier run stopped; how long to wait for
+    a bus or a table that is down.
+    """
 
     rate: float = RATE
     dry_run: bool = False
     yes: bool = False
     resume: bool = True
+    patience_s: float = 60.0
 
     @property
     def arguments(self) -> str:
@@ -80,7 +83,7 @@ class Seen:
             self.screen.record({"notPublished": document_of(failure)})
 
     def waits(self, error: Unavailable, seconds: float) -> None:
-        self.meter.say(f"{self.what}: waiting {seconds:.0f} s, {safe(error)}")
+        self.screen.notice(f"Waiting {seconds:.0f} s: {error}")
 
     @property
     def seconds(self) -> float:
@@ -149,7 +152,7 @@ async def republish_events(
     with screen.progress(what) as meter:
         seen = Seen(screen, meter, what, keeps)
         try:
-            await Republisher(bus, clock, pace, seen).run(events, marks, keep, lanes)
+            await Republisher(bus, clock, pace, seen, terms.patience_s).run(events, marks, keep, lanes)
         except Unavailable as error:
             raise CommandError(f"Broken off after {marks.published} events: {error}", again) from error
         except asyncio.CancelledError:
@@ -180,7 +183,7 @@ def tell(screen: Screen, found: Republished, terms: Terms, more: Document | None
         shown.append(
             (
                 "published",
-                f"{events_told(found.published)} in {seconds:.1f} s ({found.published / seconds:.0f}/s), as replayed",
+                f"{events_told(found.published)} in {seconds:.1f} s ({found.published / seconds:.0f}/s), marked as replayed",
             )
         )
     if found.before:
