@@ -34,7 +34,7 @@ kind = $(firstword $(subst -, ,$(notdir $(1))))
 PIP := install -qq --no-input --disable-pip-version-check --progress-bar off --no-compile --no-deps
 IN_MEMORY := $(wildcard tests/unit tests/property tests/contract)
 
-.PHONY: help setup python demo test long unit check format up down bench load cost lock clean
+.PHONY: help setup python demo test long unit check validate format up down bench load cost lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,10 @@ check: setup ## ruff and mypy --strict
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+
+validate: setup ## template.yaml and infra/deploy-role.yaml by SAM's linter
+	@AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 .opx/sam/bin/sam validate --lint
+	@.opx/sam/bin/cfn-lint --regions us-east-1 -- infra/deploy-role.yaml
 
 format: setup ## let ruff sort imports and lay out the code
 	@.venv/bin/ruff check --fix-only --quiet .

@@ -60,15 +60,15 @@ def _intrinsic(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Raw:
 _Loader.add_multi_constructor("!", _intrinsic)
 
 
-def load() -> Raw:
-    """Return template.yaml parsed, a copy that a test may change."""
-    return copy.deepcopy(_parsed())
+def load(name: str = "template.yaml") -> Raw:
+    """Return a template of the project parsed, a copy that a test may change."""
+    return copy.deepcopy(_parsed(name))
 
 
 @functools.cache
-def _parsed() -> Raw:
+def _parsed(name: str) -> Raw:
     # The loader is a SafeLoader whose tags build plain dicts.
-    template: Raw = yaml.load((ROOT / "template.yaml").read_text(encoding="utf-8"), _Loader)
+    template: Raw = yaml.load((ROOT / name).read_text(encoding="utf-8"), _Loader)
     return template
 
 
