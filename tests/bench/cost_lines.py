@@ -57,7 +57,7 @@ class Paper:
 
 async def _queues(paper: Paper) -> dict[str, dict[str, int]]:
     """Candidates by their door, then the fan-out of one transaction, then retention, on one virtual clock."""
-    telemetry, fanout = Telemetry("candidates"), Telemetry("fanout")
+    telemetry, fanout = Telemetry("opx-candidates"), Telemetry("opx-fanout")
     world = World(report=telemetry.settled)
     telemetry.begin(REQUEST)
     fanout.begin(REQUEST)
@@ -96,7 +96,7 @@ async def _queues(paper: Paper) -> dict[str, dict[str, int]]:
 
 async def _requests(paper: Paper) -> dict[str, dict[str, int]]:
     """A person's steps, and a read, by the HTTP door."""
-    telemetry, world, found = Telemetry("api"), HttpWorld(), {}
+    telemetry, world, found = Telemetry("opx-api"), HttpWorld(), {}
     telemetry.begin(REQUEST)
     identity = await world.opened(**BODY)
 
