@@ -85,3 +85,19 @@ async def test_a_redriven_command_is_not_dropped_as_its_originals_copy_but_as_it
     once = {sent["MessageDeduplicationId"] for sent in box.sends()}
     assert len(once) == 1
     assert once != {address(Line(1, body), Queue.COMMANDS).deduplication}
+
+
+async def test_a_command_refused_again_and_redriven_within_minutes_is_not_taken_for_its_copy() -> None:
+    house = House(BEFORE)
+    house.box.put("commands", declare_body(dedupKey="d", authority="SYSTEM"), "first", group="g", **PERSON)
+    await house.work_off()
+    assert (await redrive(house)).sent == 1
+    await house.work_off()
+    assert (house.box.bodies("commands"), len(house.box.bodies("rejected"))) == ([], 1)
+    granted = entry("operators", OPERATOR.principal, kinds="HUMAN SYSTEM", operations=COMMANDS, sessionIsPerson=True)
+    after = House(registry(granted, REDRIVE, redriveRole="AROAREDRIVE"), house.doors.store)
+    after.box = house.box
+    assert (await redrive(after)).sent == 1
+    await after.work_off()
+    assert [event["actor"]["principal"] for event in after.feed[:1]] == ["AROAOPERATOR"]
+    assert after.box.bodies("rejected") == []
