@@ -122,7 +122,7 @@ def emptied(drill: Drill, output: str) -> Iterator[None]:
     yield
     names = ["SentTimestamp"]
     while found := drill.sqs.receive_message(
-        QueueUrl=drill.outputs[output], MaxNumberOfMessages=10, VisibilityTimeout=3, MessageSystemAttributeNames=names
+        QueueUrl=drill.outputs[output], MaxNumberOfMessages=10, VisibilityTimeout=5, MessageSystemAttributeNames=names
     ).get("Messages", ()):
         for one in found:
             if int(one["Attributes"]["SentTimestamp"]) >= began:

@@ -18,6 +18,7 @@ from tests.house.template import ROOT, load, resolve
 RUNBOOKS = sorted((ROOT / "infra" / "runbooks").glob("*.md"))
 # What the AWS CLI adds of its own: the options of `aws logs tail`, and where `aws lambda invoke` puts the answer.
 TAIL = {"--since", "--follow", "--format", "--filter-pattern", "--log-stream-names"}
+GLOBAL = {"--query", "--output"}
 OPX: Any = typer.main.get_command(app)
 USAGE: Any = typer.BadParameter.__base__
 AWS = botocore.session.Session()
@@ -56,7 +57,7 @@ def check_aws(words: list[str]) -> None:
     assert operation in names, f"aws {service} has no {operation}"
     shape = model.operation_model(names[operation]).input_shape
     members = {xform_name(name, "-") for name in (shape.members if shape else ())}
-    assert {option.removeprefix("--") for option in options} <= members, words
+    assert {option.removeprefix("--").removeprefix("no-") for option in options - GLOBAL} <= members, words
 
 
 def check(line: str, *, whole: bool = True) -> None:
