@@ -139,7 +139,7 @@ def show(
             screen.notice(f"{len(shown)} of {len(found)} are shown (--limit N, at most {READ_MAX}).")
         if (doubt := look.doubt()) is not None:
             screen.notice(f"Not all is told: {doubt}.")
-        screen.next(*(leads(invocation.opx, name) if found else [f"{invocation.opx} queue list"]))
+        screen.next(*(leads(invocation.opx, name, shown) if found else [f"{invocation.opx} queue list"]))
         return DONE
 
     run(context, work)
@@ -165,7 +165,7 @@ def redrive(
     """Send messages in again under the stack's redrive role, each as its first sender's and under its first receipt.
 
     What took effect before changes nothing. A message is deleted only once its queue has taken it; broken off, the same
-    command goes on. What is refused again comes back to the rejected queue.
+    command goes on. What is refused again comes back to the rejected queue. --dry-run decides by the configuration here.
 
     Example: opx queue redrive rejected --code policy-unknown --dry-run
     """

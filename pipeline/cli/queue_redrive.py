@@ -113,9 +113,8 @@ class Redriver:
     async def _take_out(self) -> list[Letter]:
         """Return some of those that are chosen, oldest first. All others are held until the end: none comes twice."""
         found: list[Letter] = []
-        room = self.terms.limit - self.tally.sent
         empty = stale = 0
-        while len(found) < min(SET_MAX, room) and self.looked < self.terms.depth and empty < EMPTY_MAX and stale < STALE_MAX:
+        while len(found) < SET_MAX and self.looked < self.terms.depth and empty < EMPTY_MAX and stale < STALE_MAX:
             letters = await self._receive()
             fresh = [letter for letter in letters if letter.message.message_id not in self.held]
             self.held |= {letter.message.message_id: letter.message.receipt_handle for letter in letters}
@@ -126,9 +125,9 @@ class Redriver:
             stale = 0 if fresh else stale + 1
             for letter in self._in_order(fresh, lambda one: one.message.sent_at.isoformat()):
                 # No more than lay there at first: what comes in meanwhile is for another run.
-                if len(found) < room and self.looked < self.terms.depth and await self._is_wanted(letter):
+                if self.looked < self.terms.depth and await self._is_wanted(letter):
                     found.append(letter)
-        return self._in_order(found, lambda one: one.first_sent)
+        return self._in_order(found, lambda one: one.first_sent)[: self.terms.limit - self.tally.sent]
 
     def _in_order(self, letters: list[Letter], when: Callable[[Letter], str]) -> list[Letter]:
         """Return the oldest first; of a FIFO queue as they came, which is each group's order."""

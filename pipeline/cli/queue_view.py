@@ -115,10 +115,12 @@ def _record(queue: str, tally: Tally, unseen: int) -> Document:
     return told | numbers | {"left": dict(tally.left), "unseen": unseen}
 
 
-def leads(opx: str, queue: str) -> list[str]:
-    """Return what to do next about what lies in a queue."""
+def leads(opx: str, queue: str, found: Sequence[Told] = ()) -> list[str]:
+    """Return what to do next about what lies in a queue, and was `found` there."""
     if queue == FAILURES:
         return [f"{opx} republish --failures"]
     if queue == WEBHOOK_DLQ:
-        return [f"{opx} republish --help"]
+        details = [item.letter.document.get("detail") for item in found]
+        named = [str(detail["incidentId"]) for detail in details if isinstance(detail, dict) and "incidentId" in detail]
+        return [f"{opx} republish {' '.join(dict.fromkeys(named)) or '--help'}"]
     return [f"{opx} queue redrive {queue} --all --dry-run"]

@@ -14,7 +14,7 @@ from pipeline.cli.queue import Choice, _heap, registry_of
 from pipeline.cli.queue_letters import Letter
 from pipeline.cli.queue_redrive import Tally
 from pipeline.cli.queue_rehearsal import Rehearsal, Told
-from pipeline.cli.queue_view import Heap, fates, heaps_table, letters_table, tell
+from pipeline.cli.queue_view import Heap, fates, heaps_table, leads, letters_table, tell
 from pipeline.cli.session import Session
 from pipeline.cli.target import Target
 from pipeline.cli.terminal import CommandError, Meter, Screen
@@ -113,6 +113,14 @@ def test_a_dead_message_says_what_would_become_of_it_and_by_which_id_to_name_it(
     letters_table(shown_on := screen(width), [told])
     for part in ("principal-unknown", "would be refused", "AROASTRANGER", "4d2f-id", "received 0 times"):
         assert part in shown(shown_on)
+
+
+def test_what_a_webhook_did_not_take_leads_to_its_incidents() -> None:
+    events = [{"detail": {"incidentId": identity, "sequence": 2}} for identity in ("1aa0", "2bb1", "1aa0")]
+    found = [Told(letter("webhook-dlq", body), "undelivered", "") for body in (*events, "torn", {"detail": 7})]
+    assert leads("opx", "webhook-dlq", found) == ["opx republish 1aa0 2bb1"]
+    assert leads("opx", "webhook-dlq") == ["opx republish --help"]
+    assert leads("opx", "fanout-failures") == ["opx republish --failures"]
 
 
 def test_what_lies_there_can_be_chosen_by_code_service_and_either_id() -> None:

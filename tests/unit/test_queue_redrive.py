@@ -195,11 +195,21 @@ async def test_only_what_is_chosen_is_sent_and_the_others_are_given_back() -> No
     assert (len(box.queues["rejected"]), box.visible("rejected")) == (26, 26)
 
 
+async def test_a_limited_run_takes_the_oldest_first() -> None:
+    box = Letterbox()
+    for number in reversed(range(30)):
+        sent = f"2026-03-01T03:{number:02}:00.000000Z"
+        box.put("rejected", str(number), **explained(first_id=f"f-{number}", originalSentAt=sent))
+    assert (await redrive(box, limit=3)).sent == 3
+    assert box.bodies("candidates") == ["0", "1", "2"]
+    assert box.visible("rejected") == 27
+
+
 async def test_two_who_redrive_at_once_share_the_work() -> None:
     box = Letterbox()
     for number in range(40):
         box.put("rejected", candidate_body(), **explained(first_id=f"f-{number}"))
-    first, second = redriver(box, limit=20), redriver(box)
+    first, second = redriver(box, depth=20), redriver(box)
     assert await first._take_out()
     assert (await second.run()).sent == 20
     assert len(box.sends()) == 20
