@@ -14,6 +14,7 @@ from pipeline.cli.received import Received, SubscribersQueue, of_file
 from pipeline.cli.republish_time import by_time
 from pipeline.cli.republishing import RATE, ROLE, SERVICES, Terms, events_told, republish_events, tell
 from pipeline.cli.roles import open_as
+from pipeline.cli.send import counted
 from pipeline.cli.session import Invocation, Session, open_session, run
 from pipeline.cli.telling import short
 from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, Meter, cell, key_values, time_of
@@ -176,12 +177,12 @@ def _tell(
         if rows:
             screen.table(COLUMNS, rows)
         if len(missing) > SHOWN_MAX:
-            screen.say(f"… and of {len(missing) - SHOWN_MAX} more incidents; --json names them all.", "dim")
+            screen.say(f"… and {_incidents(len(missing) - SHOWN_MAX)} more; --json names them all.", "dim")
         key_values(screen, _facts(received, expected, count, len(missing)))
     if question.queue_url is not None:
         screen.notice("Only what lies in the queue now was seen: what was taken from it before counts as missing.")
     if received.unseen:
-        screen.notice(f"About {received.unseen} messages could not be looked at: others hold them.")
+        screen.notice(f"About {counted(received.unseen)} could not be looked at: others hold them.")
     if expected.unknown:
         screen.notice(f"{expected.unknown} incidents that came are not in this stack's event table: are they another's?")
     if missing and not question.republish:
@@ -189,21 +190,25 @@ def _tell(
 
 
 def _facts(received: Received, expected: Expected, count: int, incidents: int) -> list[tuple[str, object]]:
-    came = f"{events_told(received.events)} of {len(received.sequences)} incidents, in {received.messages} messages"
+    came = f"{events_told(received.events)} of {_incidents(len(received.sequences))}, in {counted(received.messages)}"
     facts: list[tuple[str, object]] = [("came", came)]
-    facts.append(("missing", f"{events_told(count)} of {incidents} incidents" if count else "nothing"))
+    facts.append(("missing", f"{events_told(count)} of {_incidents(incidents)}" if count else "nothing"))
     if expected.recent:
         facts.append(("on their way", f"{events_told(expected.recent)}, too young to be missed"))
     if received.others:
-        facts.append(("no events", f"{received.others} messages, or of a form that is not known here"))
+        facts.append(("no events", f"{counted(received.others)} that hold none, or one of a form that is not known here"))
     return facts
+
+
+def _incidents(number: int) -> str:
+    return "1 incident" if number == 1 else f"{number} incidents"
 
 
 def _ask(invocation: Invocation, question: Question, missing: list[Missing]) -> None:
     if question.terms.yes:
         return
     count = sum(len(one.sequences) for one in missing)
-    asked = f"Publish {events_told(count)} of {len(missing)} incidents again, to every subscriber of the bus?"
+    asked = f"Publish {events_told(count)} of {_incidents(len(missing))} again, to every subscriber of the bus?"
     if not (None if invocation.screen.as_json else invocation.around.ask(asked)):
         raise CommandError("Nothing was published.", "the same command with --yes", REFUSED)
 

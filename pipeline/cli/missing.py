@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from pipeline.domain.canonical import Document, parse_time
 from pipeline.services.stored_events import ranges_of
+
+TOLD_MAX: Final = 12
 
 
 class Where(StrEnum):
@@ -67,8 +70,10 @@ class Missing:
         }
 
     def told(self) -> str:
-        """Return the sequences in short: 3-5, 9."""
-        return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in self.ranges)
+        """Return the sequences in short: 3-5, 9; of many gaps the first."""
+        shown = [str(first) if first == last else f"{first}-{last}" for first, last in self.ranges]
+        more = [f"… and {len(shown) - TOLD_MAX} more gaps"] if len(shown) > TOLD_MAX else []
+        return ", ".join([*shown[:TOLD_MAX], *more])
 
 
 def missing_of(expected: Mapping[str, set[int]], received: Mapping[str, set[int]]) -> list[Missing]:

@@ -125,3 +125,9 @@ async def test_a_queue_that_looking_would_empty_into_its_dlq_is_not_looked_at(tr
     with pytest.raises(CommandError, match=f"after {tries} tries"):
         await looked(sqs)
     assert sqs.looks == 0
+
+
+def test_of_many_gaps_the_first_are_told_and_the_others_counted() -> None:
+    (found,) = missing_of({"one": set(range(1, 100, 2))}, {})
+    assert found.told() == "1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, … and 38 more gaps"
+    assert len(found.to_document()["missing"]) == 50
