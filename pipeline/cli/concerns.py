@@ -23,7 +23,7 @@ def concerns_of(session: Session, seen: Vitals, opx: str) -> list[Concern]:
     """Return what needs somebody, the worst first; nothing where all is well as far as it can be told."""
     found = [*_of_fanout(session, seen), *_of_queues(seen, opx)]
     if not isinstance(seen.verified, Unread) and seen.verified.divergences:
-        what = f"The last verification found {seen.verified.divergences} divergences."
+        what = f"The last verification found divergences: {seen.verified.divergences}."
         found.insert(0, Concern(what, f"see {RUNBOOKS}/corruption.md"))
     if not isinstance(seen.alarms, Unread):
         found += [Concern(f"{one.name} is raised.", f"see {RUNBOOKS}/{one.name}.md") for one in seen.alarms]
@@ -49,14 +49,15 @@ def _of_queues(seen: Vitals, opx: str) -> list[Concern]:
     dead = [f"{waiting(queue)} in {queue}" for queue in DEAD if waiting(queue)]
     if dead:
         found.append(Concern(f"Messages are dead: {', '.join(dead)}.", f"{opx} queue list"))
-    if waiting("fanout-failures"):
-        what = f"{waiting('fanout-failures')} records of events that were not published."
+    failed, missed, refused = (waiting(queue) for queue in ("fanout-failures", WEBHOOK_DLQ, "rejected"))
+    if failed:
+        what = f"Events were not published: {failed} in fanout-failures."
         found.append(Concern(what, f"{opx} queue show fanout-failures"))
-    if waiting(WEBHOOK_DLQ):
-        what = f"{waiting(WEBHOOK_DLQ)} events that the webhook did not take."
+    if missed:
+        what = f"The webhook did not take events: {missed} in {WEBHOOK_DLQ}."
         found.append(Concern(what, f"{opx} queue show {WEBHOOK_DLQ}"))
-    if waiting("rejected"):
-        found.append(Concern(f"{waiting('rejected')} messages were refused.", f"{opx} queue show rejected"))
+    if refused:
+        found.append(Concern(f"Messages were refused: {refused} in rejected.", f"{opx} queue show rejected"))
     return found
 
 

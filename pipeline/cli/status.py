@@ -138,21 +138,26 @@ def _verified_record(verified: Verified) -> Document:
 
 
 def _show(invocation: Invocation, session: Session, seen: Vitals, states: list[StateCount], held: Held) -> None:
-    screen, target = invocation.screen, session.target
+    screen, target, now = invocation.screen, session.target, SystemClock().now()
     where = target.endpoint_url or f"region {target.region}"
     version = f"version {target.outputs.get('Version', 'unknown')}, events v{target.outputs.get('EventSchemaVersion', '?')}"
-    key_values(screen, [("target", f"{target.name} ({where}), {version}")])
     urls = {name: url for name, url in _sent_to(session).items() if url is not None}
-    key_values(screen, {"api": target.api_url, **urls}.items())
     counted = [item for item in states if item.count]
     line = (
         Text("  ").join(Text.assemble(state_cell(item.state), f" {item}") for item in counted) if counted else Text("none")
     )
-    key_values(screen, [("incidents", line)])
-    _show_held(screen, held)
-    now = SystemClock().now()
-    lines = [("fan-out", _fanout_line(seen)), ("raised", _alarms_line(seen, now)), ("verified", _verified_line(seen, now))]
-    key_values(screen, [*lines, ("archived", _archived_line(target.outputs.get("ArchiveAfterDays")))])
+    pairs: list[tuple[str, object]] = [
+        ("target", f"{target.name} ({where}), {version}"),
+        ("api", target.api_url),
+        *urls.items(),
+        ("incidents", line),
+        ("archived", _archived_line(target.outputs.get("ArchiveAfterDays"))),
+        *(("held back", cell(one, "bold yellow")) for one in held_lines(held, now)),
+        ("fan-out", _fanout_line(seen)),
+        *(("raised", one) for one in _alarm_lines(seen, now)),
+        ("verified", _verified_line(seen, now)),
+    ]
+    key_values(screen, pairs)
     columns = (
         Column("queue"),
         Column("waiting", right=True),
@@ -173,12 +178,11 @@ def _fanout_line(seen: Vitals) -> Text:
     return Text.assemble(state, ("; behind: ", "dim"), cell(behind))
 
 
-def _alarms_line(seen: Vitals, now: datetime) -> Text:
+def _alarm_lines(seen: Vitals, now: datetime) -> list[Text]:
     if isinstance(seen.alarms, Unread):
-        return cell(seen.alarms.why, "dim")
-    if not seen.alarms:
-        return cell("no alarm", "green")
-    return Text(", ").join(cell(f"{alarm.name} since {_moment(alarm.since, now)}", "bold red") for alarm in seen.alarms)
+        return [cell(seen.alarms.why, "dim")]
+    found = [cell(f"{alarm.name} since {_moment(alarm.since, now)}", "bold red") for alarm in seen.alarms]
+    return found or [cell("no alarm", "green")]
 
 
 def _verified_line(seen: Vitals, now: datetime) -> Text:
@@ -212,12 +216,11 @@ def lasted(seconds: float) -> str:
     return f"{hours} h {minutes % 60} min" if days < 1 else f"{days} d {hours % 24} h"
 
 
-def _show_held(screen: Screen, held: Held) -> None:
+def held_lines(held: Held, now: datetime) -> list[str]:
+    """Return a line for each thing that holds incidents back now, or why that can't be told."""
     if held.controls is None:
-        lines = [f"can't be read, so this can't say what is paused: {held.unread}"]
-    else:
-        lines = controls.held(held.controls, SystemClock().now())
-    key_values(screen, [("held back", cell(line, "bold yellow")) for line in lines])
+        return [f"can't be read, so this can't say what is paused: {held.unread}"]
+    return controls.held(held.controls, now)
 
 
 def _queue_row(name: str, depth: Depth | Unread, ages: Ages | Unread) -> tuple[Text, ...]:
@@ -261,7 +264,6 @@ def _advise(invocation: Invocation, concerns: list[Concern], held: Held, has_inc
     opx, screen = invocation.opx, invocation.screen
     for concern in concerns:
         screen.say(Text.assemble(("needs somebody: ", "bold red"), cell(concern.what)))
-    steps = dict.fromkeys(concern.then for concern in concerns)
-    holding = held.controls is None or controls.held(held.controls, SystemClock().now())
-    paused = [f"{opx} maintenance list"] if holding else []
-    screen.next(*steps, *paused, f"{opx} list" if has_incidents else f"{opx} send FILE", f"{opx} tail")
+        screen.next(concern.then)
+    paused = [f"{opx} maintenance list"] if held_lines(held, SystemClock().now()) else []
+    screen.next(*paused, f"{opx} list" if has_incidents else f"{opx} send FILE", f"{opx} tail")

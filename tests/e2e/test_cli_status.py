@@ -45,7 +45,7 @@ def test_status_shows_what_was_last_verified(stack: Stack, opx: Opx) -> None:
         ssm.put_parameter(Name=name, Value=json.dumps(kept), Type="String", Overwrite=True)
         _, (told,), _ = opx("status")
         assert told["verified"] == {"at": "2026-11-25T19:00:00.000000Z", "incidents": 3, "events": 9, "divergences": 2}
-        assert "2 divergences" in told["concerns"][0]["what"]
+        assert "divergences: 2" in told["concerns"][0]["what"]
         ssm.put_parameter(Name=name, Value="?", Type="String", Overwrite=True)
         assert "unread" in opx("status")[1][0]["verified"]
     finally:
