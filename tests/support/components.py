@@ -145,7 +145,7 @@ COMPONENTS: Final = (
             "e2e/test_cli_acting::test_a_reused_key_*",
         ),
     ),
-    Component("end to end: replay", 10, ("e2e/test_pipeline::test_every_row_*",)),
+    Component("end to end: replay", 10, ("e2e/test_replay*::*", "e2e/test_pipeline::test_every_row_*")),
     Component(
         "canonical form, ids, hash chain",
         None,
@@ -155,6 +155,7 @@ COMPONENTS: Final = (
             "unit/test_ids::*",
             "unit/test_replay*::*",
             "property/test_canonical_properties::*",
+            "property/test_replay*::*",
             "property/test_environment::*",
         ),
     ),
@@ -172,6 +173,7 @@ COMPONENTS: Final = (
             "integration/test_dynamodb_faults::*",
             "integration/test_dynamodb_requests::*",
             "integration/test_floors::*",
+            "e2e/test_restore::*",
             "integration/test_costs::*",
         ),
     ),
@@ -237,7 +239,9 @@ COMPONENTS: Final = (
         ),
     ),
     Component(
-        "command line", None, ("unit/test_cli_*::*", "unit/test_send_*::*", "e2e/test_cli::*", "e2e/test_cli_[!a]*::*")
+        "command line",
+        None,
+        ("unit/test_cli_*::*", "unit/test_send_*::*", "e2e/test_cli::*", "e2e/test_cli_why::*", "e2e/test_cli_status::*"),
     ),
     Component("clients", None, ("unit/test_client_*::*", "integration/test_client_*::*")),
     Component(
@@ -272,6 +276,7 @@ COMPONENTS: Final = (
             "house/test_readme::*",
             "house/test_sizes::*",
             "house/test_template*::*",
+            "house/test_workflows::*",
             "integration/test_sam_transform::*",
         ),
     ),
