@@ -6,6 +6,7 @@ Looking leaves everything where it is. What lies where is read in `queue_letters
 
 import asyncio
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -23,6 +24,7 @@ from pipeline.cli.queue_rehearsal import Rehearsal, Told
 from pipeline.cli.queue_view import Heap, counted, fates, heaps_table, leads, letters_table, listed, tell
 from pipeline.cli.roles import open_as
 from pipeline.cli.session import Invocation, Session, open_session, run
+from pipeline.cli.target import Target
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, CommandError, Meter, safe
 from pipeline.cli.versioned import Config
 from pipeline.domain.authority import Registry
@@ -272,6 +274,19 @@ def _is_meant(invocation: Invocation, order: Order, number: str) -> bool:
     return bool(answer)
 
 
+async def _under_the_redrive_role(stack: AsyncExitStack, target: Target) -> Session:
+    """Return the target as the redrive role sees it; raise where that may not be assumed, or would not be believed."""
+    try:
+        clients = await stack.enter_async_context(open_as(target, ROLE_OUTPUT, ("sqs", "sts")))
+    except Unavailable as error:
+        then = "have the policy of the stack's output RedrivePolicyArn attached to your role, then the same again"
+        raise CommandError(f"The redrive role can't be assumed: {error}", then) from error
+    if not target.is_local and await principal_of(clients.of("sts")) != target.output("RedriveRoleId"):
+        message = "The redrive role is not the one that the stack's doors believe: it was made anew outside of it."
+        raise CommandError(message, "deploy the stack again")
+    return Session(target, clients)
+
+
 async def _redrive(invocation: Invocation, session: Session, order: Order, rehearsal: Rehearsal) -> int:
     screen, target = invocation.screen, session.target
 
@@ -279,17 +294,14 @@ async def _redrive(invocation: Invocation, session: Session, order: Order, rehea
         # Reading a dead one again takes time: only where its code is asked for.
         return (await rehearsal.told(letter)).code if order.choice.code is not None else letter.trouble()[0]
 
-    async with open_as(target, ROLE_OUTPUT, ("sqs", "sts")) as clients:
-        acting = Session(target, clients)
-        if not target.is_local and await principal_of(clients.of("sts")) != target.output("RedriveRoleId"):
-            message = "The redrive role is not the one that the stack's doors believe: it was made anew outside of it."
-            raise CommandError(message, "deploy the stack again")
+    async with AsyncExitStack() as stack:
+        acting = await _under_the_redrive_role(stack, target)
         depth = (await depths(acting, (order.name,)))[order.name].total
         limit = min(depth, order.limit or depth)
         terms = Terms(code_of, order.choice.takes, limit, order.rate, depth)
         urls = {name: url_of(acting, name.value) for name in (Queue.CANDIDATES, Queue.COMMANDS)}
         at = url_of(acting, order.name)
-        redriver = Redriver(clients.sqs, order.name, at, urls, rehearsal.registry, terms, SystemClock())
+        redriver = Redriver(acting.clients.sqs, order.name, at, urls, rehearsal.registry, terms, SystemClock())
         try:
             with screen.progress(f"sending {order.name} in again", limit) as meter:
                 tally = await redriver.run(meter.at)
