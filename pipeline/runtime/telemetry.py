@@ -157,8 +157,8 @@ class Telemetry:
             self._count(Metric.CANDIDATES_WITHOUT_EFFECT)
         elif applied.receipt.operation in (CANDIDATE, DETECTION):
             # What was decided together is one decision, and it is the first's.
-            decisions = [fact.metadata.decision for fact in _judgements(applied)] if applied.first else []
-            self._count(_OF_VERDICT[decisions[-1].outcome] if decisions else Metric.CANDIDATES_JOINED)
+            verdict = _verdict_of(applied) if applied.first else None
+            self._count(Metric.CANDIDATES_JOINED if verdict is None else _OF_VERDICT[verdict])
 
     def _transition(self, event: IncidentEvent, line: dict[str, Any], sent_at: datetime) -> None:
         self._count(Metric.TRANSITIONS)
@@ -266,8 +266,10 @@ class Telemetry:
         self.log.error("batch", extra={"outcome": "retry", "request_id": self.request_id} | self._failed(error))
 
 
-def _judgements(applied: Applied) -> list[IncidentOpened | PromotionDecided]:
-    return [event.fact for event in applied.events if isinstance(event.fact, IncidentOpened | PromotionDecided)]
+def _verdict_of(applied: Applied) -> Verdict | None:
+    """Return what the gate said, None where it was not asked."""
+    facts = [event.fact for event in applied.events if isinstance(event.fact, IncidentOpened | PromotionDecided)]
+    return facts[0].metadata.decision.outcome if facts else None
 
 
 def _frames(error: Exception) -> list[str]:
