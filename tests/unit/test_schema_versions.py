@@ -25,6 +25,8 @@ from pipeline.domain.errors import Corrupt, Rejected, Unavailable
 from pipeline.domain.incidents import INCIDENT
 from pipeline.domain.receipts import RECEIPT
 from pipeline.domain.transitions import State
+from pipeline.runtime import bootstrap
+from pipeline.runtime.settings import ApiSettings, CandidatesSettings, CommandsSettings, RetentionSettings
 from pipeline.runtime.telemetry import Telemetry
 from pipeline.services.ports import Pointer
 from pipeline.stores.items import (
@@ -43,6 +45,7 @@ from tests.support.histories import incident_in, whole_life
 from tests.support.http import HttpWorld
 from tests.support.streams import stored
 from tests.unit.test_envelope import golden
+from tests.unit.test_settings import complete
 
 NEWER = SCHEMA_VERSION + 1
 
@@ -280,3 +283,24 @@ async def test_the_api_writes_nothing_on_what_newer_code_wrote() -> None:
 @pytest.mark.parametrize("adapter", [WINDOW, RECEIPT], ids=["window", "receipt"])
 def test_no_row_but_the_incidents_says_a_version_yet(adapter: Any) -> None:
     assert "schemaVersion" not in adapter.json_schema()["properties"]
+
+
+# --- the deployment's word -------------------------------------------------------------------------------------------
+
+
+async def test_every_function_that_writes_events_writes_the_version_that_its_deployment_names() -> None:
+    # A version that nobody makes: no default comes to it.
+    told = {"event_schema_version": 7}
+    api = ApiSettings.read(complete(CommandsSettings)).model_copy(update=told)
+    candidates = CandidatesSettings.read(complete(CandidatesSettings)).model_copy(update=told)
+    commands = CommandsSettings.read(complete(CommandsSettings)).model_copy(update=told)
+    retention = RetentionSettings.read(complete(RetentionSettings)).model_copy(update=told)
+    async with bootstrap.api(api) as parts:
+        assert parts.controller.loop.schema_version == 7
+        assert parts.controller.rehearsing().loop.schema_version == 7, "a dry run tells what would be written"
+    async with bootstrap.candidates(candidates) as queue:
+        assert queue.service.loop.schema_version == 7
+    async with bootstrap.commands(commands) as queue:
+        assert queue.service.loop.schema_version == 7
+    async with bootstrap.retention(retention) as archiving:
+        assert archiving.service.controller.loop.schema_version == 7
