@@ -16,18 +16,22 @@ from pipeline.domain.envelope import IncidentEvent
 from pipeline.domain.incidents import Incident, evolve
 from tests.support.stack import Stack
 
+HIDDEN_S = 600
+
 
 @dataclass(frozen=True)
 class Listener:
     stack: Stack
     queue_url: str
 
-    def receive(self, wait_s: int = 1) -> list[Event]:
-        """Return some of what lies in the queue, and remove it there."""
+    def receive(self, *, remove: bool = True) -> list[Event]:
+        """Return some of what lies in the queue, and remove it there; else it is hidden for longer than a test takes."""
         sqs = self.stack.client("sqs")
-        answer = sqs.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=wait_s)
+        answer = sqs.receive_message(
+            QueueUrl=self.queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=1, VisibilityTimeout=HIDDEN_S
+        )
         messages = answer.get("Messages", [])
-        if messages:
+        if messages and remove:
             entries = [
                 {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
             ]
