@@ -20,7 +20,7 @@ from pipeline.runtime.telemetry import Report
 from pipeline.services.controller import ControllerService
 from pipeline.services.decision import DecisionLoop, Refused
 from pipeline.services.intake import IntakeService
-from pipeline.services.ports import Clock, Message, RejectedMessage, RejectedQueue
+from pipeline.services.ports import Message, RejectedMessage, RejectedQueue
 from pipeline.stores.controls import FixedControls
 from pipeline.stores.memory import MemoryStore
 from tests.bad_input_cases import SENDER
@@ -91,7 +91,7 @@ class Doors:
         rejected: RejectedQueue | None = None,
         services: Any = None,
         report: Callable[[Report], None] = lambda report: None,
-        clock: Clock | None = None,
+        clock: Any = None,
         schema_version: int = SCHEMA_VERSION,
     ) -> None:
         self.clock = clock or VirtualClock()
