@@ -12,9 +12,12 @@ from pipeline.domain.candidates import Key
 from pipeline.domain.errors import Code, Corrupt, Unavailable
 from pipeline.domain.ids import receipt_id
 from pipeline.domain.receipts import Answer, Request, Result
+from pipeline.domain.rules import NO_RULES
+from pipeline.domain.transitions import State
 from pipeline.services import retention
 from pipeline.services.decision import Applied, Refused, Replayed
 from pipeline.services.ports import Commit, CommitResult, Listing, Page
+from pipeline.services.reading import ReadingService
 from pipeline.services.retention import Archival, RetentionService, Run, spans
 from pipeline.stores.memory import MemoryStore
 from tests.support.bodies import candidate_body, command_body
@@ -70,6 +73,15 @@ async def test_what_was_closed_and_left_alone_is_archived_as_the_system() -> Non
     assert event["metadata"]["reason"] == retention.REASON
     receipt = archive.store.receipts[receipt_id("AROARETENTION", "retention", incident)]
     assert (receipt["incidentId"], receipt["operation"]) == (incident, "change-state")
+
+
+async def test_an_auditor_finds_the_receipt_by_the_incidents_id() -> None:
+    archive = Archive()
+    incident = await archive.closed("one")
+    await archive.run()
+    reading = ReadingService(archive.store, registry(entry("auditor", "AROAAUDITOR", operations=("audit",))), NO_RULES)
+    (receipt,) = await reading.receipts(Sender("AROAAUDITOR"), incident, ROLE.principal)
+    assert (receipt.incident_id, receipt.key_kind, receipt.result.state) == (incident, "retention", State.ARCHIVED)
 
 
 async def test_a_second_run_finds_nothing_to_do() -> None:
