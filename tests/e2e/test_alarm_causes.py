@@ -334,3 +334,16 @@ def test_a_function_writes_only_metrics_that_the_table_says_it_writes(door: str,
         assert (namespace, dimension, service) == ("opx", "service", f"opx-{door}")
         assert door in MEASURES[Metric(metric)].doors, metric
     assert [line for line in lines if TITLE in line] == []
+
+
+def test_alarms_on_one_metric_and_the_dashboard_are_in_the_engine_as_the_template_has_them(stack: Stack) -> None:
+    cloudwatch = stack.client("cloudwatch")
+    for alarm in alarms("local").values():
+        (there,) = cloudwatch.describe_alarms(AlarmNames=[alarm.properties["AlarmName"]])["MetricAlarms"]
+        same = ("MetricName", "Namespace", "Statistic", "ComparisonOperator", "TreatMissingData", "AlarmDescription")
+        assert {name: there[name] for name in same} == {name: alarm.properties[name] for name in same}
+        assert float(there["Threshold"]) == float(alarm.properties["Threshold"])
+        assert there["AlarmActions"] == there["OKActions"] == [stack.outputs["AlarmsTopicArn"]]
+    body = cloudwatch.get_dashboard(DashboardName=stack.outputs["DashboardName"])["DashboardBody"]
+    assert len(json.loads(body)["widgets"]) > 20
+    assert "${" not in body
