@@ -17,12 +17,13 @@ from pipeline.stores.clients import translated
 
 # Between the time in an event and its arrival in the stream lie a decision's deadline and two clocks.
 MARGIN: Final = timedelta(minutes=5)
-# As long as one run may take; what is not removed by then shows again, and its events go out again.
-HIDDEN_S: Final = 3600
+# What is not removed by then shows again: of a run that was killed soon, of one that takes longer to no harm.
+HIDDEN_S: Final = 900
 READ_MAX: Final = 10_000
 EMPTY_MAX: Final = 3
 BATCH: Final = 10
 _WAITING: Final = "ApproximateNumberOfMessages"
+_HELD: Final = "ApproximateNumberOfMessagesNotVisible"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,16 @@ class FailureRecords:
     def __init__(self, sqs: Any, queue_url: str) -> None:
         self.sqs = sqs
         self.queue_url = queue_url
+        # What others had taken when this one came: another run, or one that was killed.
+        self.held = 0
 
     async def take(self) -> list[FailureRecord]:
         """Return what lies in the queue, hidden from others meanwhile. Raises `Unavailable`."""
         found: dict[str, FailureRecord] = {}
         empty = 0
         with translated("counting the fan-out's failure queue"):
-            told = await self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=[_WAITING])
-        depth = int(told.get("Attributes", {}).get(_WAITING, 0))
+            told = await self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=[_WAITING, _HELD])
+        depth, self.held = (int(told.get("Attributes", {}).get(name, 0)) for name in (_WAITING, _HELD))
         # Depths are approximate, and an empty answer may be chance where there should be more.
         while len(found) < READ_MAX and empty < (1 if len(found) >= depth else EMPTY_MAX):
             with translated("reading the fan-out's failure queue"):

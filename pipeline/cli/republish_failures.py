@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pipeline.cli.failure_records import FailureRecord, FailureRecords
+from pipeline.cli.failure_records import HIDDEN_S, FailureRecord, FailureRecords
 from pipeline.cli.republish_time import SEGMENTS, by_time
 from pipeline.cli.republishing import ROLE, SERVICES, Republished, Terms, marks_file, republish_events, tell
 from pipeline.cli.roles import open_as
@@ -54,6 +54,9 @@ async def republish_failures(invocation: Invocation, terms: Terms) -> int:
             with suppress(Unavailable):
                 await queue.give_back(list(taken.records.values()))
     _tell_records(screen, taken, len(records), terms)
+    if queue.held:
+        minutes = HIDDEN_S // 60
+        screen.notice(f"{queue.held} more are held by another run, or by one that was killed: again in {minutes} minutes.")
     kept = bool(taken.records) and not terms.dry_run
     if failed or kept:
         screen.next(f"{invocation.opx} replay verify", f"{invocation.opx} republish --failures")
@@ -110,7 +113,7 @@ def _tell_records(screen: Screen, taken: Taken, number: int, terms: Terms) -> No
         screen.record({"records": number, "settled": 0 if terms.dry_run else number - left, "kept": kept})
         return
     if not number:
-        screen.say("The fan-out's failure queue is empty: nothing failed.")
+        screen.say("Nothing lies in the fan-out's failure queue.")
     elif terms.dry_run:
         screen.say(f"{number} records, all still in the queue.")
     else:

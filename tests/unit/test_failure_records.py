@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.failure_records import MARGIN, record_of
+from pipeline.cli.failure_records import MARGIN, FailureRecords, record_of
 from pipeline.services.ports import FailedRecord
 from pipeline.stores.queues import SqsFailureQueue
 from tests.simulation.world import VirtualClock
@@ -81,3 +81,21 @@ def test_what_names_nothing_stays_and_says_so(body: Any) -> None:
     record = record_of(message(body))
     assert (record.event, record.span) == (None, None)
     assert record.stays
+
+
+async def test_what_another_run_holds_is_not_taken_for_an_empty_queue() -> None:
+    class Sqs:
+        looks = 0
+
+        async def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
+            return {"Attributes": {"ApproximateNumberOfMessages": "1", "ApproximateNumberOfMessagesNotVisible": "4"}}
+
+        async def receive_message(self, **_: Any) -> dict[str, Any]:
+            self.looks += 1
+            # Empty by chance at first, and then for good.
+            return {"Messages": [message({"incidentId": "one", "sequence": 7})] if self.looks == 2 else []}
+
+    sqs = Sqs()
+    queue = FailureRecords(sqs, "queue")
+    assert [record.event for record in await queue.take()] == [("one", 7)]
+    assert (queue.held, sqs.looks) == (4, 3)
