@@ -21,6 +21,7 @@ from pipeline.cli.listing import list_
 from pipeline.cli.opening import open_
 from pipeline.cli.policy import policy
 from pipeline.cli.queue import queue
+from pipeline.cli.replay import replay
 from pipeline.cli.republish import republish
 from pipeline.cli.rules import rules
 from pipeline.cli.session import Around, Invocation, silence_output
@@ -131,6 +132,7 @@ app.command()(declaring.link)
 app.command()(declaring.receipt)
 app.add_typer(queue, name="queue")
 app.command()(why)
+app.add_typer(replay, name="replay")
 app.add_typer(policy, name="policy")
 app.add_typer(rules, name="rules")
 app.add_typer(authority, name="authority")

@@ -38,7 +38,7 @@ class Wanted:
     """What a replay is to look at. `since`, `until`: incidents created then (RFC 3339 as stored; until is not included).
 
     `rows`, `receipts`: whether there are such to compare with. `seal`: write what can be sealed. `part`: of some incidents.
-    `thorough`: read each event as the model it must be, a few times slower.
+    `thorough`: read each event as the model it must be, a few times slower. `keep`: what was spread, to be asked again.
     """
 
     rows: bool = True
@@ -48,6 +48,7 @@ class Wanted:
     until: str = "9"
     part: bool = False
     thorough: bool = False
+    keep: bool = False
 
     @property
     def is_everything(self) -> bool:
@@ -113,8 +114,9 @@ def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: W
                 )
             if wanted.rows and (creation := creation_of(incident.replay)) is not None:
                 pointers.put(*creation)
-    for path in files:
-        path.unlink()
+    if not wanted.keep:
+        for path in files:
+            path.unlink()
     return counts
 
 

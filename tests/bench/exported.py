@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from pipeline.domain.authority import AuthorityContext
 from pipeline.domain.envelope import Change
@@ -44,7 +45,7 @@ def life(number: int, policy: PinnedPolicy) -> Iterator[Item]:
     """Yield the stored events of one usual incident."""
     service, key = f"service-{number % 97}", f"alarm-{number}"
     identity = incident_id(service, key, 1)
-    told = {"service": service, "severity": Severity.SEV2, "title": "5xx above 5 % for ten minutes"}
+    told: dict[str, Any] = {"service": service, "severity": Severity.SEV2, "title": "5xx above 5 % for ten minutes"}
     at = BEGAN + timedelta(seconds=number)
     seen = Observation(
         kind=ObservationKind.FIRING, source="cloudwatch:checkout-5xx", observed_at=at, confidence=Decimal("0.95")

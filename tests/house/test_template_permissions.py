@@ -127,8 +127,16 @@ GRANTS: dict[str, dict[str, str]] = {
     | ASK
     | {
         "EventsTable": "dynamodb:Query dynamodb:Scan dynamodb:DescribeTable",
-        "IdempotencyTable": "dynamodb:GetItem dynamodb:Scan",
+        "IdempotencyTable": "dynamodb:GetItem dynamodb:Scan dynamodb:DescribeTable",
+        "IncidentsTable": "dynamodb:GetItem dynamodb:BatchGetItem dynamodb:Scan dynamodb:DescribeTable",
+        "IncidentsTable.Arn/index/by-created": "dynamodb:Query",
         "parameter/LastVerifyParameter": "ssm:GetParameter ssm:PutParameter",
+    },
+    "RebuildPolicy": FIND_THE_STACK
+    | {
+        "EventsTable": "dynamodb:Query dynamodb:Scan",
+        "IncidentsTable": "dynamodb:GetItem dynamodb:BatchGetItem dynamodb:PutItem",
+        "IncidentsTable.Arn/index/by-created": "dynamodb:Query",
     },
     "SubscriberPolicy": FIND_THE_STACK
     | {

@@ -1,0 +1,108 @@
+"""`opx replay rebuild`: rows and pointers written again from the events. Nothing that is newer is ever set back."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from pipeline.cli.replay_scope import Ids, Since, TablePrefix, Until, scope_of, stored_in
+from pipeline.cli.session import Invocation, open_session, run
+from pipeline.cli.terminal import DONE, REFUSED, CommandError, Screen, key_values
+from pipeline.cli.versioned import Config
+from pipeline.replay.rebuilding import Answer, Rebuilt, incident_ids, rebuild
+from pipeline.runtime import shipped
+from pipeline.stores.stored_items import StoredItems
+
+AT_ONCE: Final = 16
+MEANS: Final = {
+    Answer.WRITTEN: "written from their events",
+    Answer.CURRENT: "were right already",
+    Answer.NEWER: "left alone: a decision has moved them on, or their version says so",
+    Answer.DAMAGED: "not written: their events are damaged",
+    Answer.UNKNOWN: "have no events",
+}
+
+
+def rebuild_rows(
+    context: typer.Context,
+    ids: Ids = None,
+    since: Since = None,
+    until: Until = None,
+    everything: Annotated[bool, typer.Option("--everything", help="Every incident that was ever created.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    tables: TablePrefix = None,
+    config: Config = None,
+) -> None:
+    """Write rows and pointers again from the events, where they are missing or not newer. Safe while others decide.
+
+    Example: opx replay rebuild --everything --dry-run
+    """
+
+    async def work(invocation: Invocation) -> int:
+        command = f"{invocation.opx} replay rebuild"
+        scope = scope_of(ids, since, until, command)
+        if scope.is_everything is not everything:
+            message = "Either everything, or a part." if everything else "Name incidents or times, or say --everything."
+            raise CommandError(message, f"{command} --help", REFUSED)
+        answers: Counter[Answer] = Counter()
+        pointers = 0
+        async with open_session(invocation.selection, "dynamodb") as session:
+            stored = stored_in(session, tables)
+            wanted = incident_ids(stored) if everything else scope.incident_ids(session, invocation.opx)
+            with invocation.screen.progress("comparing rows" if dry_run else "writing rows") as meter:
+                async for rebuilt in _rebuild_all(stored, wanted, config, dry_run=dry_run):
+                    answers[rebuilt.answer] += 1
+                    pointers += rebuilt.pointer_written
+                    meter.at(answers.total())
+                    _tell(invocation.screen, rebuilt)
+        _show(invocation, answers, pointers, dry_run=dry_run)
+        return REFUSED if answers[Answer.DAMAGED] or answers[Answer.UNKNOWN] else DONE
+
+    run(context, work)
+
+
+async def _rebuild_all(
+    stored: StoredItems, incident_ids: AsyncIterator[str], config: Path | None, *, dry_run: bool
+) -> AsyncIterator[Rebuilt]:
+    """Rebuild incidents, some at once; yield each as it is done."""
+    policies = shipped.policies(config)
+    waiting: set[asyncio.Task[Rebuilt]] = set()
+    try:
+        async for incident_id in incident_ids:
+            waiting.add(asyncio.create_task(rebuild(stored, incident_id, policies, dry_run=dry_run)))
+            if len(waiting) >= AT_ONCE:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        for future in asyncio.as_completed(waiting):
+            yield await future
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def _tell(screen: Screen, rebuilt: Rebuilt) -> None:
+    if screen.as_json:
+        document = {"incidentId": rebuilt.incident_id, "answer": rebuilt.answer.value, "version": rebuilt.version}
+        found = [one.to_document() for one in rebuilt.found]
+        screen.record(document | ({"divergences": found} if found else {}))
+    elif rebuilt.answer in (Answer.DAMAGED, Answer.UNKNOWN):
+        why = "; ".join(f"{one.kind.value} {one.where}" for one in rebuilt.found) or MEANS[rebuilt.answer]
+        screen.notice(f"{rebuilt.incident_id}: {why}")
+
+
+def _show(invocation: Invocation, answers: Counter[Answer], pointers: int, *, dry_run: bool) -> None:
+    screen = invocation.screen
+    document = {"incidents": answers.total(), "pointersWritten": pointers, "dryRun": dry_run}
+    if screen.as_json:
+        screen.record(document | {answer.value: answers[answer] for answer in Answer})
+        return
+    for answer in Answer:
+        if answers[answer] or answer is Answer.WRITTEN:
+            told = MEANS[answer].replace("written from", "would be written from") if dry_run else MEANS[answer]
+            key_values(screen, [(f"{answers[answer]:>8}", f"rows {told}")])
+    key_values(screen, [(f"{pointers:>8}", "pointers would be written" if dry_run else "pointers written")])
+    screen.next(f"{invocation.opx} replay rebuild --everything" if dry_run else f"{invocation.opx} replay verify")
