@@ -14,7 +14,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pipeline/stores/": ("pipeline.domain", "pipeline.services.ports", "pipeline.stores"),
     "pipeline/api/": ("pipeline.domain", "pipeline.services", "pipeline.api"),
     "pipeline/runtime/": ("pipeline.domain", "pipeline.services", "pipeline.stores", "pipeline.api", "pipeline.runtime"),
-    "pipeline/replay/": ("pipeline.domain", "pipeline.services.ports", "pipeline.stores", "pipeline.runtime", "pipeline.replay"),
+    "pipeline/replay/": (
+        "pipeline.domain",
+        "pipeline.services.ports",
+        "pipeline.stores",
+        "pipeline.runtime",
+        "pipeline.replay",
+    ),
     "pipeline/clients/": ("pipeline.domain", "pipeline.clients"),
     "pipeline/local/": (
         "pipeline.domain",
