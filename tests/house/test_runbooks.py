@@ -12,12 +12,17 @@ import typer.main
 from botocore import xform_name
 from botocore.exceptions import UnknownServiceError
 
+from pipeline.api.routes import ROUTES
 from pipeline.cli.main import app, hoisted
+from pipeline.domain.commands import COMMAND_TYPES
+from pipeline.domain.errors import Code, Corrupt, Unavailable
+from pipeline.services.fanout import CORRUPTION
 from tests.house.template import ROOT, load, resolve
 
 RUNBOOKS = sorted((ROOT / "infra" / "runbooks").glob("*.md"))
 # What the AWS CLI adds of its own: the options of `aws logs tail`, and where `aws lambda invoke` puts the answer.
 TAIL = {"--since", "--follow", "--format", "--filter-pattern", "--log-stream-names"}
+WRITERS = ("telemetry", "telemetry_scheduled")
 GLOBAL = {"--query", "--output"}
 OPX: Any = typer.main.get_command(app)
 USAGE: Any = typer.BadParameter.__base__
@@ -106,3 +111,14 @@ def test_runbooks_name_functions_queues_and_rules_that_the_template_makes() -> N
     names |= {"opx-alarm-", "opx-retention", "opx-health", *(name.rpartition("/")[2] for name in names)}
     text = "\n".join(path.read_text("utf-8") for path in RUNBOOKS)
     assert {name for name in re.findall(r"\bopx-[a-z-]+", text) if name not in names} == set()
+
+
+def test_a_filter_of_a_runbook_asks_for_what_log_lines_hold() -> None:
+    text = "\n".join(path.read_text("utf-8") for path in RUNBOOKS)
+    asked = set(re.findall(r"\$\.(\w+) !?[=><]+ (?:\"([\w-]+)\"|\d+)", text))
+    written = "\n".join((ROOT / "pipeline" / "runtime" / f"{name}.py").read_text("utf-8") for name in WRITERS)
+    fields = {*re.findall(r'"(\w+)":? ?[=:\],]', written), *re.findall(r'line\["(\w+)"\]', written), "level", "message"}
+    assert {field for field, _ in asked} <= fields
+    values = {route.name for route in ROUTES} | COMMAND_TYPES | {code.value for code in Code} | {CORRUPTION, "ERROR"}
+    values |= {Corrupt.__name__, Unavailable.__name__, "applied", "failed", "controls", ""}
+    assert {value for _, value in asked} <= values
