@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,8 @@ def tell(rng, name):
         file.write(json.dumps([os.getpid(), f"NAME::{name}", rng.random()]) + "\\n")
     time.sleep(0.05)
 """
-CONFTEST = "from tests.conftest import pytest_configure, pytest_configure_node, rng\n"
+CONFTEST = "from tests.conftest import pytest_configure, pytest_configure_node, pytest_report_header, rng\n"
+FOLDERS = "tests/unit tests/contract tests/integration tests/simulation tests/e2e"
 Told = list[tuple[int, str, float]]
 
 
@@ -36,14 +38,15 @@ def test_all_that_needs_the_engine_is_in_the_first_process() -> None:
     assert elsewhere == [f"{ALONE}.py", "tests/house/test_two_processes.py"]
 
 
-def run(root: Path, *arguments: str) -> Told:
-    """Run the small suite with one seed; return which process ran which test, in order, and what it drew."""
+def run(root: Path, *arguments: str, **variables: str) -> tuple[Told, str]:
+    """Run the small suite; return which process ran which test, in order, and what it drew; and the run's seed."""
     (root / "told.jsonl").unlink(missing_ok=True)
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OPX_TEST_SEED": "7"}
-    command = [sys.executable, "-m", "pytest", "-q", "-k", "test", "--import-mode=importlib", *arguments]
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | variables
+    command = [sys.executable, "-m", "pytest", "-k", "test", "--import-mode=importlib", *arguments]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return [tuple(json.loads(line)) for line in (root / "told.jsonl").read_text("utf-8").splitlines()]
+    told = [tuple(json.loads(line)) for line in (root / "told.jsonl").read_text("utf-8").splitlines()]
+    return told, re.findall("OPX_TEST_SEED=(.+)", done.stdout)[0]
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +57,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(TEST.replace("NAME", name), encoding="utf-8")
     (found / "conftest.py").write_text(CONFTEST, encoding="utf-8")
-    (found / "pytest.ini").write_text(f"[pytest]\ntestpaths = tests\npythonpath = {ROOT}\n", encoding="utf-8")
+    (found / "pytest.ini").write_text(f"[pytest]\ntestpaths = {FOLDERS}\npythonpath = {ROOT}\n", encoding="utf-8")
     return found
 
 
 def test_two_processes_run_each_test_once_with_the_seed_of_one(root: Path) -> None:
-    shared = run(root, "-p", "xdist", "-n2", "--dist=loadscope", "--no-loadscope-reorder")
-    alone = run(root)
+    shared, seed = run(root, "-p", "xdist", "-n2", "--dist=loadscope", "--no-loadscope-reorder")
+    alone, _ = run(root, OPX_TEST_SEED=seed)
     assert sorted(one[1:] for one in shared) == sorted(one[1:] for one in alone)
     assert len({pid for pid, _, _ in shared}) == 2
     of_engine = [(pid, name) for pid, name, _ in shared if group_of(f"tests/{name}") == "engine"]
