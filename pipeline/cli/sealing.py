@@ -18,7 +18,7 @@ from pipeline.cli.verifying import Verification, WorkIn
 from pipeline.cli.versioned import Config
 from pipeline.domain.canonical import format_time
 from pipeline.replay.exports import ExportError
-from pipeline.replay.live import ORDER, LiveReplay, scan_into
+from pipeline.replay.live import ORDER, LiveReplay, scan_into, table_name
 from pipeline.replay.ranks import Table
 from pipeline.replay.suspects import settle
 from pipeline.replay.verifying import Place, divergences, replay, seal_lines, spread_exports
@@ -83,8 +83,9 @@ async def _replay_tables(invocation: Invocation, verification: Verification, pla
     screen, began = invocation.screen, now()
     async with open_session(invocation.selection, "dynamodb") as session:
         stored = stored_in(session, None)
-        with screen.progress("reading the tables") as meter:
-            spread = await scan_into(place.folders, stored, ORDER, meter.at)
+        total = sum([await stored.count(table_name(stored.tables, table)) for table in ORDER])
+        with screen.progress("reading the tables", total or None) as meter:
+            spread = await scan_into(place.folders(total), stored, ORDER, meter.at)
         wanted = Scope().wanted(seal=True, keep=True)
         with screen.progress("replaying") as meter:
             verification.counts = await asyncio.to_thread(replay, place, wanted, spread.items, meter.at)

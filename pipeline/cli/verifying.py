@@ -195,7 +195,7 @@ async def _verify_live(
     verification.compared = tuple(sorted(table.value for table in Table))
     total = sum([await stored.count(table_name(stored.tables, table)) for table in ORDER])
     with screen.progress("reading the tables", total or None) as meter:
-        spread = await scan_into(place.folders, stored, ORDER, meter.at)
+        spread = await scan_into(place.folders(total), stored, ORDER, meter.at)
     verification.items = spread.items
     if seal is not None:
         verification.sealed = spread_seal(place, seal, None)

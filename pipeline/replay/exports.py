@@ -137,16 +137,20 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where entries go: those of incidents, and those of pointers."""
+    """Where entries go: those of incidents, and those of pointers; cut by so many digits of their keys."""
 
     events: Path
     pointers: Path
+    digits: int = 2
 
 
 def spread_file(table: Table, file: DataFile, folders: Folders, name: str, only: frozenset[bytes] | None) -> Spread:
     """Spread one file of an export. Raises `ExportError` where it is not the file of the manifest."""
     _check_md5(file)
-    with SpillWriter(folders.events, name) as incidents, SpillWriter(folders.pointers, name) as pointers:
+    with (
+        SpillWriter(folders.events, name, folders.digits) as incidents,
+        SpillWriter(folders.pointers, name, folders.digits) as pointers,
+    ):
         spread = Spread()
         try:
             with gzip.open(file.path, "rb") as lines:

@@ -7,6 +7,7 @@ counts, and the tests hold the two against each other.
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -71,8 +72,16 @@ def _value(attribute: dict[str, Any]) -> Any:
         text = attribute["N"]
         if len(text) <= _EXACT_DIGITS_MAX and text.isdecimal():
             return int(text)
-    # Seldom: fractions, negative numbers, truth, null, and what opx never writes.
+        return _fraction(text)
+    # Seldom: truth, null, and what opx never writes.
     return from_item({"value": attribute})["value"]
+
+
+@lru_cache(maxsize=4096)
+def _fraction(text: str) -> int | Decimal:
+    # Confidences, of which there are few.
+    number: int | Decimal = from_item({"value": {"N": text}})["value"]
+    return number
 
 
 def hash_of(event: Document) -> str:

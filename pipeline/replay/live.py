@@ -39,7 +39,10 @@ def table_name(tables: Tables, table: Table) -> str:
 async def scan_into(folders: Folders, stored: StoredItems, wanted: Iterable[Table], progress: Progress) -> Spread:
     """Scan tables, in parallel segments, into partitions; `progress` is told how many items are done."""
     spread = Spread()
-    with SpillWriter(folders.events, "scan") as incidents, SpillWriter(folders.pointers, "scan") as pointers:
+    with (
+        SpillWriter(folders.events, "scan", folders.digits) as incidents,
+        SpillWriter(folders.pointers, "scan", folders.digits) as pointers,
+    ):
 
         async def segment(table: Table, number: int) -> None:
             async for items in stored.scan(table_name(stored.tables, table), number, SEGMENTS):

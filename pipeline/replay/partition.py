@@ -27,6 +27,9 @@ from pipeline.replay.seals import Sealed, sum_with
 from pipeline.replay.spill import Entry, SpillWriter, entries
 from pipeline.stores.items import from_item, incident_item, read_receipt, to_item
 
+# As plain numbers: compared once an event.
+_ROW: Final = int(Rank.ROW)
+_EVENT: Final = int(Rank.EVENT)
 EVENTS: Final = "events"
 POINTERS: Final = "pointers"
 FOUND: Final = "found"
@@ -94,7 +97,7 @@ def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: W
     with ExitStack() as stack:
         found = stack.enter_context(_writer(folder / FOUND, part))
         sealing = stack.enter_context(_writer(folder / SEALS, part)) if wanted.seal else None
-        pointers = stack.enter_context(SpillWriter(folder / POINTERS, f"creations-{part}"))
+        pointers = stack.enter_context(SpillWriter(folder / POINTERS, f"creations-{part}", len(part)))
         ordered = entries(files, folder / f"runs-{part}")
         for key, group in groupby(ordered, key=attrgetter("key")):
             incident = Replaying(key.decode(), wanted, policies, judged)
@@ -157,12 +160,15 @@ class Replaying:
     def take_all(self, group: Iterable[Entry]) -> tuple[Divergence, ...]:
         began = False
         for entry in group:
-            if not began and entry.rank != Rank.ROW:
+            if not began and entry.rank != _ROW:
                 began = True
                 if self._wanted.rows and not self.rows:
                     self.replay.row(None)
             try:
-                self._take(entry)
+                if entry.rank == _EVENT:
+                    self._take_event(entry)
+                else:
+                    self._take_other(entry)
             except (Corrupt, Rejected) as error:
                 self._tell(Kind.UNREADABLE, _where(entry), "readable", str(error))
             if self.left_out:
@@ -173,22 +179,22 @@ class Replaying:
             self.replay.row(None)
         return (*self._unreadable, *self.replay.finish(), *self._sealed)
 
-    def _take(self, entry: Entry) -> None:
-        match entry.rank:
-            case Rank.ROW:
-                self.rows += 1
-                self.replay.row(document_of(entry.line))
-            case Rank.RECEIPT:
-                self._take_receipt(entry)
-            case Rank.EVENT:
-                document = document_of(entry.line)
-                if entry.place == 1 and not self._wanted.includes(str(document.get("timestamp", ""))):
-                    self.left_out = True
-                    return
-                self.events += 1
-                self.replay.event(document)
-            case Rank.SEAL:
-                self._compare_seal(Sealed.read(entry.line.decode()))
+    def _take_event(self, entry: Entry) -> None:
+        document = document_of(entry.line)
+        if entry.place == 1 and not self._wanted.includes(str(document.get("timestamp", ""))):
+            self.left_out = True
+            return
+        self.events += 1
+        self.replay.event(document)
+
+    def _take_other(self, entry: Entry) -> None:
+        if entry.rank == Rank.ROW:
+            self.rows += 1
+            self.replay.row(document_of(entry.line))
+        elif entry.rank == Rank.RECEIPT:
+            self._take_receipt(entry)
+        else:
+            self._compare_seal(Sealed.read(entry.line.decode()))
 
     def _take_receipt(self, entry: Entry) -> None:
         self.receipts += 1

@@ -1,6 +1,6 @@
 """Lines on disk, cut into partitions by their key and given back in order: what makes a replay's memory constant.
 
-A line goes to one of 256 files by the first two digits of its key, which are as good as random. Each partition is then
+A line goes to one of 16 or 256 files by the first digits of its key, which are as good as random. Each partition is then
 read in the order of its keys; what is too large to be sorted in memory is sorted in runs, which are merged.
 """
 
@@ -11,10 +11,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Self
 
-PARTITIONS: Final = 256
+# From so many lines on they go into 256 files, instead of 16: opening files is most of the work where there is little else.
+MANY: Final = 200_000
 # What is sorted in memory at once; as Python objects it takes about twice that.
 RUN_BYTES_MAX: Final = 2 * 1024 * 1024
-# 256 of these are open in each process that writes.
+# As many of these as there are partitions are open in each process that writes.
 BUFFER_BYTES: Final = 8 * 1024
 # Runs that are read at once; what is more is merged in rounds.
 MERGED_MAX: Final = 64
@@ -30,11 +31,12 @@ class Entry(NamedTuple):
 
 
 class SpillWriter:
-    """Writes entries into partitions under a folder. `name` tells writers of one folder apart."""
+    """Writes entries into partitions under a folder; `name` tells its writers apart, `digits` is the same for all."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, digits: int = 2) -> None:
         self.folder = folder
         self.name = name
+        self.digits = digits
         self._files: dict[bytes, BinaryIO] = {}
 
     def __enter__(self) -> Self:
@@ -48,12 +50,17 @@ class SpillWriter:
 
     def put(self, key: bytes, place: int, rank: int, line: bytes) -> None:
         """Keep a line. `key` begins with two hexadecimal digits; equal keys come back together, by place, then rank."""
-        part = key[:2]
+        part = key[: self.digits]
         file = self._files.get(part)
         if file is None:
             path = self.folder / f"{part.decode()}.{self.name}"
             file = self._files[part] = path.open("ab", buffering=BUFFER_BYTES)
         file.write(b"%b %016d %d %b\n" % (key, place, rank, line))
+
+
+def digits_for(lines: int) -> int:
+    """Return by how many digits of their keys so many lines are best cut."""
+    return 2 if lines >= MANY else 1
 
 
 def partitions(folder: Path) -> dict[str, tuple[Path, ...]]:

@@ -37,9 +37,11 @@ async def settle(place: Place, live: LiveReplay) -> AsyncIterator[Settled]:
     for divergence in divergences(place):
         suspects.setdefault(divergence.incident_id, []).append(divergence)
     files = partitions(place.folder / EVENTS)
-    for part, ids in groupby(sorted(suspects), key=lambda identity: identity[:2]):
-        known = _known(place, files.get(part, ()), set(ids))
-        for identity in sorted(identity for identity in suspects if identity[:2] == part):
+    digits = len(next(iter(files), ""))
+    for part, ids in groupby(sorted(suspects), key=lambda identity: identity[:digits]):
+        of_part = list(ids)
+        known = _known(place, files.get(part, ()), set(of_part))
+        for identity in of_part:
             yield await _asked_again(identity, suspects[identity], known.get(identity, Known()), live)
 
 

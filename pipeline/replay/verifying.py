@@ -17,7 +17,7 @@ from pipeline.replay.exports import Export, Folders, Spread, spread_file
 from pipeline.replay.partition import EVENTS, FOUND, POINTERS, SEALS, Counts, Wanted, replay_partition, replay_pointers
 from pipeline.replay.ranks import Rank
 from pipeline.replay.seals import Sealed
-from pipeline.replay.spill import SpillWriter, partitions
+from pipeline.replay.spill import SpillWriter, digits_for, partitions
 from pipeline.runtime import shipped
 
 # Below so many items, starting further processes takes longer than the work.
@@ -33,15 +33,17 @@ class Place:
     config: Path | None = None
     processes: int = 1
 
-    @property
-    def folders(self) -> Folders:
-        return Folders(self.folder / EVENTS, self.folder / POINTERS)
+    def folders(self, lines: int) -> Folders:
+        """Return where entries go, where there are about so many lines."""
+        return Folders(self.folder / EVENTS, self.folder / POINTERS, digits_for(lines))
 
 
 def spread_exports(place: Place, exports: Iterable[Export], only: frozenset[bytes] | None, progress: Progress) -> Spread:
     """Spread every file of every export; `progress` is told how many items are done."""
+    exports = tuple(exports)
+    folders = place.folders(sum(export.items for export in exports))
     tasks = [
-        (export.table, file, place.folders, f"{export.table.name}-{number}", only)
+        (export.table, file, folders, f"{export.table.name}-{number}", only)
         for export in exports
         for number, file in enumerate(export.files)
     ]
@@ -53,9 +55,11 @@ def spread_exports(place: Place, exports: Iterable[Export], only: frozenset[byte
 
 
 def spread_seal(place: Place, lines: Iterable[str], only: frozenset[bytes] | None) -> int:
-    """Put what was sealed beside the events it must agree with; return how many incidents that is."""
+    """Put what was sealed beside the events, spread before, that it must agree with; return how many incidents that is."""
     number = 0
-    with SpillWriter(place.folders.events, "seal") as writer:
+    folder = place.folder / EVENTS
+    digits = len(next(iter(partitions(folder)), "00"))
+    with SpillWriter(folder, "seal", digits) as writer:
         for line in lines:
             sealed = Sealed.read(line)
             key = sealed.incident_id.encode()

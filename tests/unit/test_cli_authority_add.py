@@ -270,11 +270,17 @@ def test_added_entries_are_written_as_the_shipped_ones_are() -> None:
 def test_ones_own_registry_is_taken_and_begins_as_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPX_CONFIG", str(tmp_path / "mine"))
     before = SHIPPED.read_bytes()
-    assert {item["id"] for item in opx("list")[1]} == {"alarms-rule", "alertmanager-queue", "redrive-role"}
+    assert {item["id"] for item in opx("list")[1]} == {"alarms-rule", "alertmanager-queue", "redrive-role", "retention-role"}
     code, (told,), _ = opx("add", "AROANEW", *DETECTOR, "--id", "mine")
     assert code == DONE
     assert Path(told["file"]) == tmp_path / "mine" / "authority.json"
-    assert {item["id"] for item in opx("list")[1]} == {"alarms-rule", "alertmanager-queue", "redrive-role", "mine"}
+    assert {item["id"] for item in opx("list")[1]} == {
+        "alarms-rule",
+        "alertmanager-queue",
+        "redrive-role",
+        "retention-role",
+        "mine",
+    }
     assert SHIPPED.read_bytes() == before
     assert default_path({}) == default_path({"OPX_CONFIG": ""}) == SHIPPED
 
