@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.cli import controls, declaring, engine, environment, send, status, tail, transitions
+from pipeline.cli.audit import audit
 from pipeline.cli.authority import authority
 from pipeline.cli.board import watch
 from pipeline.cli.demo import demo
@@ -133,6 +134,7 @@ app.command()(declaring.receipt)
 app.add_typer(queue, name="queue")
 app.command()(why)
 app.add_typer(replay, name="replay")
+app.command()(audit)
 app.add_typer(policy, name="policy")
 app.add_typer(rules, name="rules")
 app.add_typer(authority, name="authority")

@@ -99,6 +99,7 @@ COMPONENTS: Final = (
         (
             "unit/test_authority::*",
             "unit/test_authority_identities::*",
+            "*/test_audit::*",
             "unit/test_shipped::*",
             "house/test_authority::*",
             "e2e/test_api_identity::test_a_person_*",
@@ -156,6 +157,7 @@ COMPONENTS: Final = (
             "unit/test_replay*::*",
             "property/test_canonical_properties::*",
             "property/test_replay*::*",
+            "integration/test_replay_memory::*",
             "property/test_environment::*",
         ),
     ),

@@ -1,0 +1,108 @@
+"""Where an audit reads: all of the event table in parallel segments, one incident's events, or an export file by file.
+
+Hands over what was read piece by piece and keeps none of it. What an item is worth is judged by whoever takes it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from pipeline.cli.audit_question import Question
+from pipeline.cli.republish_time import LARGE_BYTES, READ_UNITS_USD_PER_MILLION
+from pipeline.cli.session import Invocation
+from pipeline.cli.terminal import REFUSED, CommandError
+from pipeline.domain.canonical import Document
+from pipeline.domain.divergences import Divergence, Kind
+from pipeline.domain.errors import Corrupt
+from pipeline.replay.exports import Export
+from pipeline.replay.lines import document_of, event_key
+from pipeline.replay.reading import lines_in
+from pipeline.stores.event_scan import DynamoEventScan, TableSize
+from pipeline.stores.items import Item, from_item
+from pipeline.stores.stored_items import StoredItems
+
+SEGMENTS: Final = 8
+LINES_AT_ONCE: Final = 2000
+# A page of a scan is what DynamoDB examined for it, found or not.
+PAGE_BYTES: Final = 1 << 20
+Take = Callable[[Document | Divergence], None]
+
+
+async def read_table(invocation: Invocation, stored: StoredItems, question: Question, take: Take, *, yes: bool) -> None:
+    """Read all of the event table; what that costs is said before, and asked where it is much."""
+    screen, table = invocation.screen, stored.tables.events
+    size = await DynamoEventScan(stored.client, table).size()
+    if size.size_bytes:
+        screen.notice(cost_told(size))
+    if size.size_bytes > LARGE_BYTES and not yes:
+        answer = None if screen.as_json else invocation.around.ask("Read all of it?")
+        if not answer:
+            message = "The table is large, and nothing was read." if answer is None else "Nothing was read."
+            raise CommandError(message, "the same command with --yes, or --export with an export of it", REFUSED)
+    pages = 0
+    with screen.progress("reading the event table, MiB", -(-size.size_bytes // PAGE_BYTES) or None) as meter:
+
+        async def segment(number: int) -> None:
+            nonlocal pages
+            async for items in stored.scan(table, number, SEGMENTS, question.filters()):
+                pages += 1
+                meter.at(pages)
+                for item in items:
+                    take(_document(item))
+
+        segments = [asyncio.create_task(segment(number)) for number in range(SEGMENTS)]
+        try:
+            await asyncio.gather(*segments)
+        finally:
+            for one in segments:
+                one.cancel()
+            await asyncio.gather(*segments, return_exceptions=True)
+
+
+async def read_incident(stored: StoredItems, incident_id: str, take: Take) -> None:
+    """Read one incident's events."""
+    async for item in stored.history(incident_id):
+        take(_document(item))
+
+
+async def read_export(invocation: Invocation, export: Export, question: Question, take: Take) -> None:
+    """Read an export of the event table. Raises `ExportError` where a file is damaged or not as long as it must be."""
+    only = None if question.incident is None else question.incident.encode()
+    with invocation.screen.progress("reading the export", export.items) as meter:
+        for number, line in enumerate(lines_in(export), start=1):
+            if only is None or only in line:
+                take(_read_line(line))
+            if number % LINES_AT_ONCE == 0:
+                meter.at(number)
+                # So that Ctrl-C is heard.
+                await asyncio.sleep(0)
+
+
+def _document(item: Item) -> Document | Divergence:
+    try:
+        return from_item(item)
+    except Corrupt as error:
+        identity, number = item["incidentId"].get("S", ""), item["sequence"].get("N", "?")
+        return Divergence(identity, Kind.UNREADABLE, f"event {number}", "readable", str(error))
+
+
+def _read_line(line: bytes) -> Document | Divergence:
+    try:
+        return document_of(line)
+    except Corrupt as error:
+        identity, where = "", "an item of the event table"
+        try:
+            key, number = event_key(line)
+            identity, where = key.decode(), f"event {number}"
+        except Corrupt:
+            # Not even whose event it is can be told; the line counts all the same.
+            where += ", of no incident that could be told"
+        return Divergence(identity, Kind.UNREADABLE, where, "readable", str(error))
+
+
+def cost_told(size: TableSize) -> str:
+    usd = size.read_units * READ_UNITS_USD_PER_MILLION / 1e6
+    return (
+        f"All of the event table is read, about {size.events} events in {size.size_bytes / 2**20:.0f} MiB, "
+        f"{size.read_units} read units, {usd:.2f} USD in us-east-1; --incident and --export read less of it, or none."
+    )
