@@ -152,10 +152,11 @@ def spread_file(table: Table, file: DataFile, folders: Folders, name: str, only:
         SpillWriter(folders.pointers, name, folders.digits) as pointers,
     ):
         spread = Spread()
+        spreading = Spreading(table, incidents, pointers, only, spread)
         try:
             with gzip.open(file.path, "rb") as lines:
                 for line in lines:
-                    place_line(table, line.rstrip(b"\r\n"), incidents, pointers, only, spread)
+                    spreading.place(line.rstrip(b"\r\n"))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ExportError(f"{file.path}: damaged: {error}") from None
     if spread.items != file.items:
@@ -163,28 +164,42 @@ def spread_file(table: Table, file: DataFile, folders: Folders, name: str, only:
     return spread
 
 
-def place_line(
-    table: Table,
-    line: bytes,
-    incidents: SpillWriter,
-    pointers: SpillWriter,
-    only: frozenset[bytes] | None,
-    spread: Spread,
-) -> None:
-    """Put one item's line where it belongs, and count it. `only`: leave out what is of other incidents."""
-    spread.items += 1
-    try:
-        place = PLACES[table](line)
-        if place is None:
-            spread.alone += 1
-            if only is None:
-                check_alone(line)
-        elif only is None or (place.key in only and not place.is_pointer):
-            (pointers if place.is_pointer else incidents).put(place.key, place.place, place.rank, line)
-    except Corrupt as error:
-        spread.unreadable += 1
-        if len(spread.found) < UNREADABLE_MAX:
-            spread.found.append(Divergence("", Kind.UNREADABLE, f"an item of {table.value}", "readable", str(error)))
+class Spreading:
+    """Puts a table's lines where they belong, and counts them in `spread`. `only`: leaves out what is of other incidents."""
+
+    def __init__(
+        self,
+        table: Table,
+        incidents: SpillWriter,
+        pointers: SpillWriter,
+        only: frozenset[bytes] | None,
+        spread: Spread,
+    ) -> None:
+        self.table = table
+        self.spread = spread
+        self._place_of = PLACES[table]
+        self._incidents = incidents
+        self._pointers = pointers
+        self._only = only
+
+    def place(self, line: bytes) -> None:
+        """Put one item's line where it belongs; one that can't be placed is told and stops nothing."""
+        spread, only = self.spread, self._only
+        spread.items += 1
+        try:
+            place = self._place_of(line)
+            if place is None:
+                spread.alone += 1
+                if only is None:
+                    check_alone(line)
+            elif only is None or (place[0] in only and not place[3]):
+                key, number, rank, is_pointer = place
+                (self._pointers if is_pointer else self._incidents).put(key, number, rank, line)
+        except Corrupt as error:
+            spread.unreadable += 1
+            if len(spread.found) < UNREADABLE_MAX:
+                where = f"an item of {self.table.value}"
+                spread.found.append(Divergence("", Kind.UNREADABLE, where, "readable", str(error)))
 
 
 def _check_md5(file: DataFile) -> None:

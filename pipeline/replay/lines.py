@@ -5,7 +5,6 @@ made by a faster writer of the canonical form than the core's; where it differs 
 counts, and the tests hold the two against each other.
 """
 
-import re
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
@@ -20,8 +19,9 @@ from pipeline.stores.items import Item, from_item
 
 # The keys of an event, where they stand once in a line. Quotes within text are escaped, so no text can look like this; a
 # caller's own data can hold the same names, and then the line is read as a whole.
-_INCIDENT: Final = re.compile(rb'"incidentId":\{"S":"([0-9a-f-]{36})"\}')
-_SEQUENCE: Final = re.compile(rb'"sequence":\{"N":"([0-9]{1,16})"\}')
+_INCIDENT: Final = b'"incidentId":{"S":"'
+_SEQUENCE: Final = b'"sequence":{"N":"'
+_ID_LENGTH: Final = 36
 _EXACT_DIGITS_MAX: Final = 15
 
 
@@ -43,9 +43,12 @@ def item_of(line: bytes) -> Item:
 
 def event_key(line: bytes) -> tuple[bytes, int]:
     """Return the incidentId and sequence of an event's line. Raises `Corrupt` where it has none."""
-    incidents, sequences = _INCIDENT.findall(line), _SEQUENCE.findall(line)
-    if len(incidents) == 1 and len(sequences) == 1:
-        return incidents[0], int(sequences[0])
+    at, number = line.find(_INCIDENT), line.find(_SEQUENCE)
+    if at >= 0 and number >= 0 and line.find(_INCIDENT, at + 1) < 0 and line.find(_SEQUENCE, number + 1) < 0:
+        begins, counts = at + len(_INCIDENT), number + len(_SEQUENCE)
+        digits = line[counts : line.find(b'"', counts)]
+        if line[begins + _ID_LENGTH : begins + _ID_LENGTH + 1] == b'"' and digits.isdigit():
+            return line[begins : begins + _ID_LENGTH], int(digits)
     item = item_of(line)
     try:
         return str(item["incidentId"]["S"]).encode(), int(item["sequence"]["N"])

@@ -15,7 +15,7 @@ from pipeline.domain.errors import Corrupt
 from pipeline.domain.ids import pointer_id
 from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
-from pipeline.replay.exports import Folders, Spread, place_line
+from pipeline.replay.exports import Folders, Spread, Spreading
 from pipeline.replay.lines import document_of, hash_of, item_of, line_of
 from pipeline.replay.partition import compare_pointer, row_of
 from pipeline.replay.ranks import Table
@@ -45,9 +45,10 @@ async def scan_into(folders: Folders, stored: StoredItems, wanted: Iterable[Tabl
     ):
 
         async def segment(table: Table, number: int) -> None:
+            spreading = Spreading(table, incidents, pointers, None, spread)
             async for items in stored.scan(table_name(stored.tables, table), number, SEGMENTS):
                 for item in items:
-                    place_line(table, line_of(item), incidents, pointers, None, spread)
+                    spreading.place(line_of(item))
                 progress(spread.items)
 
         for table in (one for one in ORDER if one in set(wanted)):

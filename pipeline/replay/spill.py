@@ -14,7 +14,7 @@ from typing import BinaryIO, Final, NamedTuple, Self
 # From so many lines on they go into 256 files, instead of 16: opening files is most of the work where there is little else.
 MANY: Final = 200_000
 # What is sorted in memory at once; as Python objects it takes about twice that.
-RUN_BYTES_MAX: Final = 2 * 1024 * 1024
+RUN_BYTES_MAX: Final = 4 * 1024 * 1024
 # As many of these as there are partitions are open in each process that writes.
 BUFFER_BYTES: Final = 8 * 1024
 # Runs that are read at once; what is more is merged in rounds.
