@@ -83,6 +83,8 @@ def audit(
         ]
         if span[0] and span[1] and span[0] >= span[1]:
             raise CommandError("--from is not before --to.", f"{command} --help", REFUSED)
+        if export and tables:
+            raise CommandError("--export or --tables, not both.", f"{command} --help", REFUSED)
         question = Question(actor, principal, service, incident, _types(types, command), *span)
         answer = Answer(invocation.screen, question, limit)
         places = [
