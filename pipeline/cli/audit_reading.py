@@ -5,12 +5,13 @@ Hands over what was read piece by piece and keeps none of it. What an item is wo
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from pipeline.cli.audit_question import Question
 from pipeline.cli.republish_time import LARGE_BYTES, READ_UNITS_USD_PER_MILLION
 from pipeline.cli.session import Invocation
-from pipeline.cli.terminal import REFUSED, CommandError
+from pipeline.cli.terminal import REFUSED, CommandError, Meter, Screen
 from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.errors import Corrupt
@@ -40,7 +41,7 @@ async def read_table(invocation: Invocation, stored: StoredItems, question: Ques
             message = "The table is large, and nothing was read." if answer is None else "Nothing was read."
             raise CommandError(message, "the same command with --yes, or --export with an export of it", REFUSED)
     pages = 0
-    with screen.progress("reading the event table, MiB", -(-size.size_bytes // PAGE_BYTES) or None) as meter:
+    with _progress(screen, "reading the event table, MiB", -(-size.size_bytes // PAGE_BYTES) or None) as meter:
 
         async def segment(number: int) -> None:
             nonlocal pages
@@ -68,7 +69,7 @@ async def read_incident(stored: StoredItems, incident_id: str, take: Take) -> No
 async def read_export(invocation: Invocation, export: Export, question: Question, take: Take) -> None:
     """Read an export of the event table. Raises `ExportError` where a file is damaged or not as long as it must be."""
     only = None if question.incident is None else question.incident.encode()
-    with invocation.screen.progress("reading the export", export.items) as meter:
+    with _progress(invocation.screen, "reading the export", export.items) as meter:
         for number, line in enumerate(lines_in(export), start=1):
             if only is None or only in line:
                 take(_read_line(line))
@@ -76,6 +77,11 @@ async def read_export(invocation: Invocation, export: Export, question: Question
                 meter.at(number)
                 # So that Ctrl-C is heard.
                 await asyncio.sleep(0)
+
+
+def _progress(screen: Screen, what: str, total: int | None) -> AbstractContextManager[Meter]:
+    """Show progress; not between lines that are written to the same terminal."""
+    return nullcontext(Meter()) if screen.as_json and screen.out.is_terminal else screen.progress(what, total)
 
 
 def _document(item: Item) -> Document | Divergence:

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import gzip
+import io
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from rich.console import Console
+from typer.testing import CliRunner
 
 from pipeline.cli.audit_question import Question
 from pipeline.cli.audit_reading import read_table
 from pipeline.cli.audit_view import Actor, Newest, Tally
+from pipeline.cli.main import app
 from pipeline.cli.republish_time import LARGE_BYTES
 from pipeline.cli.session import Around, Invocation
 from pipeline.cli.target import Selection
@@ -25,7 +28,7 @@ from pipeline.stores.dynamodb import Tables as TableNames
 from pipeline.stores.items import from_item, to_item
 from pipeline.stores.stored_items import StoredItems
 from tests.support.audited import CARTS, LEDGER, QUESTIONS, worked
-from tests.support.command_line import CommandLine, Ran, console
+from tests.support.command_line import CommandLine, Ran, console, text_of
 from tests.support.exporting import Tables, export
 from tests.support.streams import sealed
 
@@ -134,6 +137,14 @@ def test_more_than_fits_is_counted_and_how_to_get_it_is_said(exported: Path) -> 
         "SeverityChanged",
         "IncidentResolved",
     ]
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one terminal", "a file"])
+def test_no_progress_is_written_between_lines_on_the_same_terminal(exported: Path, shared: bool) -> None:
+    out, err = (Console(file=io.StringIO(), force_terminal=terminal, width=80) for terminal in (shared, True))
+    around = Around(screen=Screen(True, out, err))
+    assert CliRunner().invoke(app, ["audit", "--export", str(exported)], obj=around).exit_code == DONE
+    assert (text_of(err) == "", len(text_of(out).splitlines())) == (shared, 10)
 
 
 def test_nothing_found_is_an_answer(exported: Path) -> None:
@@ -330,7 +341,7 @@ def test_every_segment_of_a_table_is_read() -> None:
     taken, written, questions = read(table)
     assert sorted(document["incidentId"] for document in taken) == sorted(map(str, table.begun))
     assert (len(taken), questions) == (8, [])
-    assert "1024 MiB, 262144 read units, 0.03 USD" in written.file.getvalue()  # type: ignore[attr-defined]
+    assert "1024 MiB, 262144 read units, 0.03 USD" in text_of(written)
 
 
 def test_before_much_is_read_it_is_asked() -> None:
