@@ -187,9 +187,54 @@ def test_no_deployment_can_change_the_roles_that_it_runs_under() -> None:
         text
         for statement in statements("ExecutionRole")
         if any(action.startswith("iam:") for action in as_list(statement["Action"]))
-        for text in [statement["Resource"]["Fn::Sub"]]
+        for text in [one["Fn::Sub"] for one in as_list(statement["Resource"])]
     }
-    assert all(re.search(r"iam::\$\{AWS::AccountId\}:(role|policy)/\$\{Prefix\}-\*$", place) for place in places)
+    assert {place.partition("iam::${AWS::AccountId}:")[2] for place in places} == {
+        "role/${Prefix}-*",
+        "policy/${Prefix}-*",
+        "role/${StackName}-ApiGatewayRole-*",
+        "role/aws-service-role/apidestinations.events.amazonaws.com/*",
+    }
+
+
+@pytest.mark.parametrize("prefix", ["opx", "opx-deploy", "deployer", "d-2"])
+def test_a_prefix_may_be_what_the_stack_takes(prefix: str) -> None:
+    assert re.fullmatch(ROLES["Parameters"]["Prefix"]["AllowedPattern"], prefix)
+
+
+@pytest.mark.parametrize("prefix", ["deploy", "deploy-opx", "deploy-2", "Opx", "o", "opx-"])
+def test_a_prefix_that_begins_the_names_of_these_roles_is_refused(prefix: str) -> None:
+    assert not re.fullmatch(ROLES["Parameters"]["Prefix"]["AllowedPattern"], prefix)
+
+
+def names_of(kind: str, name: str) -> set[str]:
+    """Return the template's resources of a kind by the beginnings of their names; CloudFormation names what we do not."""
+    return {
+        f"{kind}/{body['Properties'].get(name, {'Fn::Sub': '${StackName}-' + logical + '-x'})['Fn::Sub']}"
+        for logical, body in load()["Resources"].items()
+        if body["Type"] == {"role": "AWS::IAM::Role", "policy": "AWS::IAM::ManagedPolicy"}[kind]
+    }
+
+
+@pytest.mark.parametrize(
+    ("sid", "kind", "name"),
+    [
+        ("Roles", "role", "RoleName"),
+        ("AttachTheStacksPolicies", "role", "RoleName"),
+        ("GiveTheServicesTheirRoles", "role", "RoleName"),
+        ("Policies", "policy", "ManagedPolicyName"),
+    ],
+)
+def test_every_role_and_policy_of_the_template_is_one_that_cloudformation_may_make(sid: str, kind: str, name: str) -> None:
+    (statement,) = [one for one in statements("ExecutionRole") if one["Sid"] == sid]
+    places = [one["Fn::Sub"].partition("iam::${AWS::AccountId}:")[2] for one in as_list(statement["Resource"])]
+    named = names_of(kind, name)
+    assert len(named) > 9
+    assert [one for one in named if not any(one.startswith(place.removesuffix("*")) for place in places)] == []
+
+
+def test_an_artifact_is_kept_for_as_long_as_a_deployment_may_go_back_to_it() -> None:
+    assert "LifecycleConfiguration" not in ROLES["Resources"]["Artifacts"]["Properties"]
 
 
 def test_the_workflow_itself_changes_nothing_but_by_cloudformation() -> None:
@@ -201,8 +246,6 @@ def test_the_workflow_itself_changes_nothing_but_by_cloudformation() -> None:
         "cloudformation:DeleteChangeSet",
         "iam:PassRole",
         "s3:PutObject",
-        # When the history was last verified, which the workflow does.
-        "ssm:PutParameter",
     }
 
 
