@@ -51,13 +51,7 @@ async def read_table(invocation: Invocation, stored: StoredItems, question: Ques
                 for item in items:
                     take(_document(item))
 
-        segments = [asyncio.create_task(segment(number)) for number in range(SEGMENTS)]
-        try:
-            await asyncio.gather(*segments)
-        finally:
-            for one in segments:
-                one.cancel()
-            await asyncio.gather(*segments, return_exceptions=True)
+        await together(segment(number) for number in range(SEGMENTS))
 
 
 async def read_incident(stored: StoredItems, incident_id: str, take: Take) -> None:

@@ -5,9 +5,9 @@ consistent read at an unchanged version; what changes all the time is told as un
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import Divergence, Kind
@@ -52,10 +52,19 @@ async def scan_into(folders: Folders, stored: StoredItems, wanted: Iterable[Tabl
                 progress(spread.items)
 
         for table in (one for one in ORDER if one in set(wanted)):
-            async with asyncio.TaskGroup() as group:
-                for number in range(SEGMENTS):
-                    group.create_task(segment(table, number))
+            await together(segment(table, number) for number in range(SEGMENTS))
     return spread
+
+
+async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all; what one of them raises ends the others, and is raised as itself."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """Replaying what is too large to hold: spreading, sorting in runs, exports and their manifests, seals, and the fast fold."""
 
+import asyncio
 import copy
 import gzip
 import json
@@ -13,11 +14,12 @@ import pytest
 from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import Divergence
 from pipeline.domain.envelope import event_hash
-from pipeline.domain.errors import Corrupt
+from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.domain.replay import ModelFold
 from pipeline.replay.exports import ExportError, find_exports
 from pipeline.replay.folding import DocumentFold
 from pipeline.replay.lines import document_of, event_key, line_of, quick_hash
+from pipeline.replay.live import together
 from pipeline.replay.partition import Wanted, row_of
 from pipeline.replay.ranks import Table
 from pipeline.replay.spill import Entry, SpillWriter, entries, partitions
@@ -82,6 +84,29 @@ def test_the_fast_hash_is_the_cores(history: Any) -> None:
 def test_a_line_that_is_no_item_of_ours_is_corrupt(line: bytes) -> None:
     with pytest.raises(Corrupt):
         document_of(line)
+
+
+def test_a_binary_attribute_that_was_read_from_a_table_is_corrupt_and_no_crash() -> None:
+    event: dict[str, Any] = dict(to_item(whole_life()[0][0].to_document()))
+    with pytest.raises(Corrupt):
+        document_of(line_of(event | {"odd": {"B": b"bytes"}}))
+
+
+async def test_what_one_of_several_reads_raises_is_raised_as_itself() -> None:
+    ended: list[str] = []
+
+    async def down() -> None:
+        raise Unavailable("the table does not answer")
+
+    async def waiting() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("waiting")
+
+    with pytest.raises(Unavailable):
+        await together(iter([waiting(), down()]))
+    assert ended == ["waiting"]
 
 
 # --- the fast fold --------------------------------------------------------------------------------------------------------
