@@ -17,6 +17,7 @@ from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.errors import Corrupt
 from pipeline.replay.exports import Export
 from pipeline.replay.lines import document_of, event_key
+from pipeline.replay.live import together
 from pipeline.replay.reading import lines_in
 from pipeline.stores.event_scan import DynamoEventScan, TableSize
 from pipeline.stores.items import Item, from_item
