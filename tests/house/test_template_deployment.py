@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.domain.envelope import SCHEMA_VERSION
 from tests.house.template import GONE, OPTIONS, ROOT, STAGES, Change, Parts, Promises, load, of_type
+from tests.support.alarms import alarms, runbook_of
 
 PROMISES = Promises()
 ROLLBACK_ALARMS = ["ApiAvailabilityAlarm", "CorruptionAlarm", "CrashesAlarm", "FunctionErrorsAlarm"]
@@ -147,4 +148,19 @@ def test_prod_deploys_gradually_dev_at_once_and_local_without_codedeploy() -> No
         for stage in STAGES
     }
     kinds = {stage: overrides.get("DeploymentType", "Direct") for stage, overrides in told.items()}
-    assert kinds == {"local": "Direct", "dev": "AllAtOnce", "prod": "Canary10Percent5Minutes"}
+    assert kinds == {"local": "Direct", "dev": "AllAtOnce", "prod": "Canary10Percent15Minutes"}
+
+
+def test_prod_waits_for_as_long_as_the_slowest_alarm_looks_back_and_all_at_once_says_that_it_does_not() -> None:
+    template = load()
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text(encoding="utf-8"))
+    (minutes,) = re.findall(r"Canary10Percent(\d+)Minutes", str(config["prod"]["deploy"]["parameters"]))
+    looked_at = [template["Resources"][name]["Properties"]["EvaluationPeriods"] for name in ROLLBACK_ALARMS]
+    assert int(minutes) >= max(looked_at)
+    assert "AllAtOnce is over before" in template["Parameters"]["DeploymentType"]["Description"]
+
+
+@pytest.mark.parametrize("name", ROLLBACK_ALARMS)
+def test_the_runbook_of_what_stops_a_deployment_says_how_to_deploy_what_mends_it(name: str) -> None:
+    page = (ROOT / "infra" / "runbooks" / f"{runbook_of(alarms()[name])}.md").read_text(encoding="utf-8")
+    assert "`sam deploy --config-env prod --parameter-overrides DeploymentType=Direct`" in " ".join(page.split())

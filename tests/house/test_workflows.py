@@ -70,7 +70,7 @@ def test_a_workflow_may_read_the_code_and_only_a_deployment_may_ask_for_a_token(
     told = workflow(name)
     assert told["permissions"] == READ
     for job_name, job in told["jobs"].items():
-        deploys = name == "deploy-stage.yml" or (name == "deploy.yml" and job_name != "ci")
+        deploys = (name, job_name) in {("deploy-stage.yml", "deploy"), ("deploy.yml", "dev"), ("deploy.yml", "prod")}
         assert job.get("permissions", READ) == (READ | {"id-token": "write"} if deploys else READ), job_name
 
 
@@ -146,16 +146,47 @@ def test_prod_comes_after_dev_and_dev_after_the_tests() -> None:
 
 
 def test_a_stage_is_deployed_under_its_environments_role_and_looked_at_afterwards() -> None:
-    (job,) = workflow("deploy-stage.yml")["jobs"].values()
+    job = workflow("deploy-stage.yml")["jobs"]["deploy"]
     assert job["environment"] == "${{ inputs.stage }}", "who must approve, and which role is given, hang on it"
     kinds = [str(step.get("uses") or step["run"]).split()[0].partition("@")[0] for step in job["steps"]]
-    assert kinds.index("aws-actions/configure-aws-credentials") == len(kinds) - 4, "the build holds no role"
+    assert kinds.index("aws-actions/configure-aws-credentials") == len(kinds) - 4, "as late as can be"
     (credentials,) = (step["with"] for step in job["steps"] if "configure-aws" in str(step.get("uses")))
     assert credentials["role-to-assume"] == "${{ vars.OPX_DEPLOY_ROLE }}"
     deploy, *looks = (step["run"] for step in job["steps"][-3:])
     assert deploy.startswith(".opx/sam/bin/sam deploy --config-env")
     assert "--role-arn" in deploy
     assert [re.search(r'"\$AWS_REGION" (\w+)', look)[1] for look in looks] == ["status", "replay"]  # type: ignore[index]
+
+
+def test_what_builds_can_ask_for_no_role_and_what_deploys_builds_nothing() -> None:
+    jobs = workflow("deploy-stage.yml")["jobs"]
+    build, deploy = jobs["build"], jobs["deploy"]
+    assert list(jobs) == ["build", "deploy"]
+    assert deploy["needs"] == "build"
+    assert not {"environment", "permissions"} & build.keys(), "either would give it what only the deployment is given"
+    assert any("sam build" in step.get("run", "") for step in build["steps"])
+    assert not any("sam build" in step.get("run", "") for step in deploy["steps"])
+    kept, taken = (
+        next(step["with"] for step in job["steps"] if f"/{verb}-artifact@" in str(step.get("uses")))
+        for job, verb in ((build, "upload"), (deploy, "download"))
+    )
+    # One run deploys both stages, and artifacts of one name would be each other's; the folder's name begins with a dot.
+    assert kept["name"] == taken["name"] == "built-${{ inputs.stage }}"
+    assert kept["path"] == taken["path"] == ".aws-sam"
+    assert kept["include-hidden-files"] is True
+
+
+def test_what_mends_may_be_deployed_although_an_alarm_is_raised() -> None:
+    told = workflow("deploy.yml")
+    assert told["on"]["workflow_dispatch"]["inputs"]["direct"] | {"description": ""} == {
+        "description": "",
+        "default": False,
+        "type": "boolean",
+    }
+    assert [told["jobs"][stage]["with"]["direct"] for stage in ("dev", "prod")] == ["${{ inputs.direct || false }}"] * 2
+    (deploy,) = [step for step in steps("deploy-stage.yml") if " deploy --config-env" in step.get("run", "")]
+    assert deploy["run"].endswith(" $OVERRIDES")
+    assert deploy["env"]["OVERRIDES"] == "${{ inputs.direct && '--parameter-overrides DeploymentType=Direct' || '' }}"
 
 
 def test_the_variables_that_a_deployment_needs_are_outputs_of_the_roles_file() -> None:
