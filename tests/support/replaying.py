@@ -13,7 +13,8 @@ from pipeline.stores.memory import MemoryStore
 from tests.support.exporting import Tables, tables_of
 from tests.support.histories import POLICIES
 
-WANTED = Wanted()
+# The fast fold by its own word, with nobody to mend it.
+WANTED = Wanted(confirm=False)
 
 
 def verify_store(store: MemoryStore, policies: Policies | None = POLICIES) -> list[Divergence]:

@@ -133,6 +133,16 @@ def test_the_fast_fold_knows_every_event_type_and_reaches_every_state() -> None:
     assert len(kinds) == 12
 
 
+async def test_a_mistake_of_the_fast_fold_is_never_called_damage(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = DocumentFold.row
+    monkeypatch.setattr(DocumentFold, "row", lambda self: made(self) | {"title": "not what the core says"})
+    folder = export(tables, tmp_path / "export")
+    assert verified(folder, tmp_path / "work") == []
+    assert {one.where for one in verified(folder, tmp_path / "alone", Wanted(confirm=False))} == {"title"}
+
+
 # --- partitions -----------------------------------------------------------------------------------------------------------
 
 
