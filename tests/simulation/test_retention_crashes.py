@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from pipeline.domain.authority import Sender
-from pipeline.domain.replay import verify
 from pipeline.runtime import shipped
 from pipeline.services.controller import ControllerService
 from pipeline.services.decision import DecisionLoop
@@ -16,6 +15,7 @@ from pipeline.stores.controls import FixedControls
 from pipeline.stores.memory import MemoryStore
 from tests.simulation.test_crash_sweep import Crash, Tripwire, candidate, command
 from tests.simulation.world import VirtualClock, World
+from tests.support.replaying import verify_store
 
 ROLE = Sender("AROARETENTION", "opx-retention")
 INCIDENTS = 5
@@ -61,8 +61,7 @@ async def test_retention_that_dies_at_any_call_ends_as_one_that_never_did() -> N
     await archive(model, counting)
     assert {row["state"] for row in model.incidents.values()} == {"ARCHIVED"}
     assert sum(receipt["keyKind"] == "retention" for receipt in model.receipts.values()) == INCIDENTS
-    for incident, row in model.incidents.items():
-        assert verify(incident, tuple(model.events[incident].values()), row) == ()
+    assert verify_store(model) == []
     assert counting.calls >= INCIDENTS + 2
     for at in range(1, counting.calls + 1):
         for after in (False, True):

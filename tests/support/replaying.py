@@ -6,10 +6,12 @@ from pipeline.domain.divergences import Divergence
 from pipeline.domain.promotion import Policies
 from pipeline.replay.alone import check_alone
 from pipeline.replay.lines import line_of
+from pipeline.replay.live import ORDER, table_name
 from pipeline.replay.partition import Counts, Replaying, Wanted, check_key, creation_of
 from pipeline.replay.ranks import PLACES, PointerRank, Table
 from pipeline.replay.spill import Entry
 from pipeline.stores.memory import MemoryStore
+from pipeline.stores.stored_items import StoredItems
 from tests.support.exporting import Tables, tables_of
 from tests.support.histories import POLICIES
 
@@ -42,3 +44,11 @@ def verify_tables(tables: Tables, policies: Policies | None = POLICIES, wanted: 
     for key, group in groupby(sorted(pointers), key=lambda one: one.key):
         found += check_key(key.decode(), group, Counts())
     return found
+
+
+async def verify_stored(stored: StoredItems, policies: Policies | None = POLICIES) -> list[Divergence]:
+    """Return all that replay finds wrong with tables in an engine."""
+    tables: Tables = {}
+    for table in ORDER:
+        tables[table.value] = [item async for page in stored.scan(table_name(stored.tables, table)) for item in page]
+    return verify_tables(tables, policies)
