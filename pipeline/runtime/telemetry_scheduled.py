@@ -61,7 +61,8 @@ class RetentionTelemetry(Telemetry):
 
     def ran(self, run: Run) -> None:
         """Log and count a whole run."""
-        for metric in (Metric.INCIDENTS_ARCHIVED, Metric.ARCHIVES_REFUSED):
+        # The alarm takes what does not come for a run that was not: what did not happen is told as 0.
+        for metric in (Metric.INCIDENTS_ARCHIVED, Metric.ARCHIVES_REFUSED, Metric.UNAVAILABLE):
             self._count(metric, 0)
         self._count(Metric.ARCHIVES_WAITING, len(run.waiting))
         figures = {

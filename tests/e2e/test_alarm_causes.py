@@ -1,8 +1,8 @@
 """Each alarm's cause, provoked for real, and the alarm's own definition on what the functions wrote about it.
 
 No test puts a metric: they are read from the functions' logs in the engine, or, where the engine itself would have to
-break, from the output of a function's real handler that was cut off from what it needs. One count is AWS's own
-(FunctionErrors), because a function that can't start writes nothing.
+break, from the output of a function's real handler that was cut off from what it needs. Two counts are AWS's own
+(FunctionErrors, Throttles), because a function that can't start writes nothing.
 """
 
 import json
@@ -27,8 +27,9 @@ ACCOUNT = "000000000000"
 STRANGER = "AROANOBODYKNOWS"
 TITLE = "What nobody may find in a log"
 DOORS = ("candidates", "commands", "api", "fanout", "retention", "health")
-# As somebody sets it who usually has five a minute; a thousand would take the engine its time.
-PARAMETERS = {"HighCreationRateThreshold": "20"}
+# As somebody sets them who usually has five a minute; a thousand would take the engine its time.
+PARAMETERS = {"HighCreationRateThreshold": "20", "IntakeStalledThreshold": "20"}
+INTAKE_WAITING = ("opx", Metric.INTAKE_WAITING.value, "service", "opx-health")
 Cause = Callable[["Drill"], Written]
 CAUSES: dict[str, Cause] = {}
 
@@ -129,6 +130,18 @@ def emptied(drill: Drill, output: str) -> Iterator[None]:
                 drill.sqs.delete_message(QueueUrl=drill.outputs[output], ReceiptHandle=one["ReceiptHandle"])
 
 
+@contextmanager
+def disabled(drill: Drill, source: str) -> Iterator[None]:
+    """Have nobody take from a source, an output of the stack, for a while."""
+    mappings = drill.lambda_.list_event_source_mappings()["EventSourceMappings"]
+    (uuid,) = [one["UUID"] for one in mappings if one["EventSourceArn"] == drill.outputs[source]]
+    drill.lambda_.update_event_source_mapping(UUID=uuid, Enabled=False)
+    try:
+        yield
+    finally:
+        drill.lambda_.update_event_source_mapping(UUID=uuid, Enabled=True)
+
+
 # --- intake -------------------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +181,23 @@ def rejected_waiting(drill: Drill) -> Written:
             drill.sqs.send_message_batch(QueueUrl=drill.outputs["CandidatesQueueUrl"], Entries=entries)
         drill.logged("candidates", Metric.REJECTED_MESSAGES, 12)
         return drill.measured(Metric.REJECTED_WAITING, 12)
+
+
+@cause
+def intake_stalled(drill: Drill) -> Written:
+    """Nobody takes what detectors send."""
+    with disabled(drill, "CandidatesQueueArn"):
+        for start in (0, 10, 20):
+            entries = [
+                {"Id": str(number), "MessageBody": json.dumps(candidate(f"stalled-{number}"))}
+                for number in range(start, start + 10)
+            ]
+            drill.sqs.send_message_batch(QueueUrl=drill.outputs["CandidatesQueueUrl"], Entries=entries)
+        # What was being taken when it was disabled is let go of.
+        wait_until(lambda: max(drill.measured(Metric.INTAKE_WAITING).values[INTAKE_WAITING]) > 20, within_s=30)
+        written = drill.measured(Metric.INTAKE_WAITING, 21)
+    drill.logged("candidates", Metric.APPLIED, 30)
+    return written
 
 
 @cause
@@ -231,13 +261,8 @@ def fanout_lag(drill: Drill) -> Written:
 @cause
 def fanout_stopped(drill: Drill) -> Written:
     """Somebody has disabled the mapping."""
-    mappings = drill.lambda_.list_event_source_mappings()["EventSourceMappings"]
-    (uuid,) = [one["UUID"] for one in mappings if one["EventSourceArn"] == drill.outputs["EventsStreamArn"]]
-    drill.lambda_.update_event_source_mapping(UUID=uuid, Enabled=False)
-    try:
+    with disabled(drill, "EventsStreamArn"):
         return drill.measured(Metric.FANOUT_STOPPED)
-    finally:
-        drill.lambda_.update_event_source_mapping(UUID=uuid, Enabled=True)
 
 
 # --- what opx stands on, and opx itself ---------------------------------------------------------------------------------
@@ -273,14 +298,33 @@ def crashes(drill: Drill) -> Written:
 def function_errors(drill: Drill) -> Written:
     """The same; the count is Lambda's own."""
     drill.invoke("fanout", {})
+    return counted_by_lambda(drill, "Errors", "fanout")
+
+
+@cause
+def throttles(drill: Drill) -> Written:
+    """Somebody has left a function no execution; the count is Lambda's own, too."""
+    name = drill.outputs[drill.function("retention")]
+    drill.lambda_.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    try:
+        with pytest.raises(drill.lambda_.exceptions.TooManyRequestsException):
+            drill.invoke("retention", {})
+    finally:
+        drill.lambda_.delete_function_concurrency(FunctionName=name)
+    return counted_by_lambda(drill, "Throttles", "retention")
+
+
+def counted_by_lambda(drill: Drill, metric: str, door: str) -> Written:
+    """Wait until Lambda itself has counted something of a function."""
     written = Written()
+    name = drill.outputs[drill.function(door)]
     cloudwatch = drill.stack.client("cloudwatch")
 
     def is_counted() -> bool:
         answer = cloudwatch.get_metric_statistics(
             Namespace="AWS/Lambda",
-            MetricName="Errors",
-            Dimensions=[{"Name": "FunctionName", "Value": drill.outputs["FanoutFunctionName"]}],
+            MetricName=metric,
+            Dimensions=[{"Name": "FunctionName", "Value": name}],
             StartTime=drill.began - timedelta(minutes=1),
             EndTime=drill.began + timedelta(minutes=5),
             Period=60,
@@ -288,7 +332,7 @@ def function_errors(drill: Drill) -> Written:
         )
         counted = [point["Sum"] for point in answer["Datapoints"]]
         if sum(counted):
-            written.add(("AWS/Lambda", "Errors", "FunctionName", drill.outputs["FanoutFunctionName"]), *counted)
+            written.add(("AWS/Lambda", metric, "FunctionName", name), *counted)
         return bool(sum(counted))
 
     wait_until(is_counted, within_s=10)

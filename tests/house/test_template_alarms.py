@@ -15,8 +15,10 @@ KIND = "AWS::CloudWatch::Alarm"
 FUNCTIONS = ("candidates", "commands", "api", "fanout", "retention", "health")
 # What the absence of the number means: that nothing happened, that nobody looked, or that whoever must say it is dead.
 MISSING = {"DeadMessages": "breaching", "RetentionFailing": "breaching"} | dict.fromkeys(
-    ("RejectedWaiting", "FanoutFailuresWaiting", "FanoutStopped"), "ignore"
+    ("IntakeStalled", "RejectedWaiting", "FanoutFailuresWaiting", "FanoutStopped"), "ignore"
 )
+# What only Lambda itself can count, since a function that does not run writes nothing.
+LAMBDAS_OWN = {"FunctionErrorsAlarm": "Errors", "ThrottlesAlarm": "Throttles"}
 FIRST = "HighCreationRateAlarm/Properties"
 ALONE = "DeadMessagesAlarm/Properties"
 
@@ -93,19 +95,24 @@ def thresholds_and_periods_are_parameters_and_more_is_worse_but_of_availability(
     (f"{ALONE}/Statistic", "Sum"),
     (f"{ALONE}/Namespace", "AWS/SQS"),
     ("FunctionErrorsAlarm/Properties/Metrics/6", GONE),
+    ("RetentionFailingAlarm/Properties/Metrics/0/Expression", "refused + FILL(unavailable, 0)"),
+    ("ThrottlesAlarm/Properties/Metrics/1/MetricStat/Metric/MetricName", "Errors"),
 )
 def every_alarm_watches_what_functions_write_and_all_who_write_it(parts: Parts) -> Iterator[str]:
     for alarm in alarms(parts):
         found: dict[str, set[str]] = {}
         for name, ((namespace, metric, dimension, value), stat) in alarm.watched().items():
             found.setdefault(metric, set()).add(value.removeprefix("opx-"))
-            if alarm.id == "FunctionErrorsAlarm":
-                known = (namespace, metric, dimension, stat) == ("AWS/Lambda", "Errors", "FunctionName", "Sum")
+            if alarm.id in LAMBDAS_OWN:
+                known = (namespace, metric, dimension, stat) == ("AWS/Lambda", LAMBDAS_OWN[alarm.id], "FunctionName", "Sum")
             else:
                 statistic = "Sum" if "Metrics" in alarm.properties else "Maximum"
                 known = (namespace, dimension, stat) == (NAMESPACE, "service", statistic) and metric in set(Metric)
             if not known or name not in alarm.expression:
                 yield f"{alarm.id}: {name}"
+        # Of a run that was not, no part may be filled in: the absence is what raises this one.
+        if name_of(alarm) in MISSING and "FILL" in alarm.expression:
+            yield f"{alarm.id}: {alarm.expression}"
         sums = alarm.expression.startswith("SUM")
         if sums and alarm.expression != f"SUM([{', '.join(f'FILL({name}, 0)' for name in alarm.watched())}])":
             yield f"{alarm.id}: {alarm.expression}"
@@ -144,7 +151,15 @@ def only_what_the_local_engine_refuses_is_left_out_there(parts: Parts) -> Iterat
         if parts["Stage"] == "local" and "Metrics" in alarm.properties:
             yield alarm.id
     if {name for name in parts["LeftOut"] if name.endswith("Alarm")} & {
-        f"{name}Alarm" for name in ("DeadMessages", "RejectedWaiting", "FanoutFailuresWaiting", "FanoutLag", "FanoutStopped")
+        f"{name}Alarm"
+        for name in (
+            "IntakeStalled",
+            "DeadMessages",
+            "RejectedWaiting",
+            "FanoutFailuresWaiting",
+            "FanoutLag",
+            "FanoutStopped",
+        )
     }:
         yield "an alarm on one metric is left out"
 

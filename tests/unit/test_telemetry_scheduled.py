@@ -17,6 +17,8 @@ from tests.unit.test_retention import Archive, Failing
 from tests.unit.test_telemetry import Written
 
 _names = itertools.count()
+# What each run tells, also that it did not happen: RetentionFailing is raised where one of these does not come.
+NOTHING = {"IncidentsArchived": 0, "ArchivesRefused": 0, "ArchivesWaiting": 0, "Unavailable": 0}
 
 
 class RetentionOf(RetentionTelemetry):
@@ -59,7 +61,7 @@ async def test_an_archived_incident_is_a_line_a_transition_and_a_count(capsys: A
     archive = Archive()
     incident = await archive.closed("one")
     wrote = await ran(archive, capsys)
-    assert told(wrote) == {"IncidentsArchived": 1, "Transitions": 1, "ArchivesRefused": 0, "ArchivesWaiting": 0}
+    assert told(wrote) == NOTHING | {"IncidentsArchived": 1, "Transitions": 1}
     (line,) = wrote.of("incident")
     assert (line["outcome"], line["incident_id"], line["attempts"], line["request_id"]) == (
         "applied",
@@ -75,7 +77,7 @@ async def test_an_archived_incident_is_a_line_a_transition_and_a_count(capsys: A
 
 
 async def test_a_run_that_finds_nothing_says_so_in_every_figure(capsys: Any) -> None:
-    assert told(await ran(Archive(), capsys)) == {"IncidentsArchived": 0, "ArchivesRefused": 0, "ArchivesWaiting": 0}
+    assert told(await ran(Archive(), capsys)) == NOTHING
 
 
 async def test_what_is_left_for_the_next_run_is_told(capsys: Any) -> None:
