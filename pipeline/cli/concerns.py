@@ -7,6 +7,7 @@ from pipeline.cli.counting import DEAD, WEBHOOK_DLQ, Depth
 from pipeline.cli.session import Session
 from pipeline.cli.vitals import NOT_MEASURED, OLDER_STACK, Unread, Vitals
 from pipeline.services.health import RUNS
+from pipeline.stores.meters import DELETED
 
 RUNBOOKS: Final = "infra/runbooks"
 # The parts that CloudWatch or an older stack may not tell: that is no fault.
@@ -33,6 +34,8 @@ def concerns_of(session: Session, seen: Vitals, opx: str) -> list[Concern]:
 def _of_fanout(session: Session, seen: Vitals) -> list[Concern]:
     if isinstance(seen.mapping, Unread) or seen.mapping in RUNS:
         return []
+    if seen.mapping == DELETED:
+        return [Concern("The fan-out's mapping is deleted: nothing is published.", f"see {RUNBOOKS}/fanout-stopped.md")]
     identity, target = session.target.output("FanoutMappingId"), session.target
     where = f" --endpoint-url {target.endpoint_url}" if target.endpoint_url else f" --region {target.region}"
     profile = f" --profile {target.profile}" if target.profile else ""

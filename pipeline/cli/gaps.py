@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from pipeline.cli.concerns import RUNBOOKS
 from pipeline.cli.missing import Expectation, Missing, missing_of
 from pipeline.cli.received import Received, SubscribersQueue, of_file
 from pipeline.cli.republish_time import by_time
@@ -21,6 +22,8 @@ from pipeline.cli.terminal import DONE, REFUSED, Column, CommandError, Meter, ce
 from pipeline.domain.canonical import Document
 from pipeline.domain.transitions import EventType
 from pipeline.runtime.clock import SystemClock
+from pipeline.services.ports import FailedRecord
+from pipeline.services.republish import StoredEvents
 from pipeline.services.stored_events import NamedEvents, Span, Wanted
 
 GRACE_S: Final = 60.0
@@ -45,12 +48,14 @@ class Question:
 class Expected:
     """Sequences that should have come, by incident; `recent` ones may still be on their way.
 
-    `unknown` incidents came, and the event table has none of them: they are another stack's.
+    `unknown` incidents came, and the event table has none of them: they are another stack's. `lost` events are there and
+    can't be read, so that nobody can say whether they should have come.
     """
 
     sequences: dict[str, set[int]]
     recent: int = 0
     unknown: int = 0
+    lost: list[FailedRecord] = field(default_factory=list)
 
     def take(self, document: Document, expectation: Expectation) -> None:
         if not expectation.concerns(document):
@@ -70,7 +75,8 @@ def gaps(
         Path | None, typer.Option(help="Instead: what it received, one event or EventBridge envelope a line.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="Also incidents it never saw: all events from this time on.")
+        str | None,
+        typer.Option("--from", metavar="TIME", help="All from this time on, also of incidents it never saw."),
     ] = None,
     until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="All events before this time.")] = None,
     service: Annotated[list[str] | None, typer.Option(help="Only these services, as its rule says; repeatable.")] = None,
@@ -111,13 +117,12 @@ async def _gaps(invocation: Invocation, question: Question) -> int:
             received = await _received(session, question, meter)
         expected = await _expected(invocation, session, question, received)
         missing = missing_of(expected.sequences, received.sequences)
-        _tell(invocation, question, received, expected, missing)
-        if not missing:
-            return DONE
-        if not question.republish:
-            return REFUSED
+        tell_gaps(invocation, question, received, expected, missing)
+        if not (missing and question.republish):
+            return verdict(missing, expected)
         _ask(invocation, question, missing)
-        return await _send(invocation, session, question, missing)
+        sent = await _send(invocation, session, question, missing)
+        return sent or verdict([], expected)
 
 
 async def _received(session: Session, question: Question, meter: Meter) -> Received:
@@ -133,13 +138,7 @@ async def _expected(invocation: Invocation, session: Session, question: Question
     if question.span is not None:
         events = await by_time(invocation, session, (question.span,), yes=question.terms.yes)
         with invocation.screen.progress("reading the event table"):
-            for part in events.parts:
-                place, more = None, True
-                while more:
-                    page = await events.page(part, place)
-                    for document in page.documents:
-                        expected.take(document, question.expectation)
-                    place, more = page.last, page.last is not None
+            await take_all(expected, events, question.expectation)
         return expected
 
     gate = asyncio.Semaphore(AT_ONCE)
@@ -157,7 +156,24 @@ async def _expected(invocation: Invocation, session: Session, question: Question
     return expected
 
 
-def _tell(
+def verdict(missing: list[Missing], expected: Expected) -> int:
+    """Return 0 only where everything that should have come could be read, and came."""
+    return REFUSED if missing or expected.lost else DONE
+
+
+async def take_all(expected: Expected, events: StoredEvents, expectation: Expectation) -> None:
+    """Take what should have come of all events there are, and note what can't be read of them."""
+    for part in events.parts:
+        place, more = None, True
+        while more:
+            page = await events.page(part, place)
+            for document in page.documents:
+                expected.take(document, expectation)
+            expected.lost += page.lost
+            place, more = page.last, page.last is not None
+
+
+def tell_gaps(
     invocation: Invocation, question: Question, received: Received, expected: Expected, missing: list[Missing]
 ) -> None:
     screen = invocation.screen
@@ -166,8 +182,8 @@ def _tell(
         for one in missing:
             screen.record(one.to_document())
         seen: Document = {"messages": received.messages, "events": received.events, "incidents": len(received.sequences)}
-        doubts = {"notEvents": received.others, "notSeen": received.unseen, "onTheirWay": expected.recent}
-        doubts |= {"unknownIncidents": expected.unknown}
+        doubts: Document = {"notEvents": received.others, "notSeen": received.unseen, "onTheirWay": expected.recent}
+        doubts |= {"unknownIncidents": expected.unknown, "unreadable": [_place(one) for one in expected.lost]}
         screen.record(seen | doubts | {"missing": count, "ofIncidents": len(missing)})
     else:
         rows = [
@@ -185,6 +201,12 @@ def _tell(
         screen.notice(f"About {counted(received.unseen)} could not be looked at: others hold them.")
     if expected.unknown:
         screen.notice(f"{expected.unknown} incidents that came are not in this stack's event table: are they another's?")
+    if question.span is not None:
+        screen.notice("Only events of that time were asked for: what is missing of before is not told.")
+    if expected.lost:
+        places = ", ".join(map(_place, expected.lost[:SHOWN_MAX]))
+        screen.notice(f"{events_told(len(expected.lost))} can't be read, and may be missing: {places}.")
+        screen.next(f"{invocation.opx} replay verify", f"see {RUNBOOKS}/corruption.md")
     if missing and not question.republish:
         screen.next("the same command with --republish", f"{invocation.opx} republish --help")
 
@@ -192,12 +214,17 @@ def _tell(
 def _facts(received: Received, expected: Expected, count: int, incidents: int) -> list[tuple[str, object]]:
     came = f"{events_told(received.events)} of {_incidents(len(received.sequences))}, in {counted(received.messages)}"
     facts: list[tuple[str, object]] = [("came", came)]
-    facts.append(("missing", f"{events_told(count)} of {_incidents(incidents)}" if count else "nothing"))
+    none = "nothing of what can be read" if expected.lost else "nothing"
+    facts.append(("missing", f"{events_told(count)} of {_incidents(incidents)}" if count else none))
     if expected.recent:
         facts.append(("on their way", f"{events_told(expected.recent)}, too young to be missed"))
     if received.others:
         facts.append(("no events", f"{counted(received.others)} that hold none, or one of a form that is not known here"))
     return facts
+
+
+def _place(record: FailedRecord) -> str:
+    return f"{record.incident_id}/{record.sequence}"
 
 
 def _incidents(number: int) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from botocore.exceptions import ClientError
+
 from pipeline.stores.clients import translated
 
 COUNTS: Final = (
@@ -10,6 +12,8 @@ COUNTS: Final = (
     "ApproximateNumberOfMessagesNotVisible",
     "ApproximateNumberOfMessagesDelayed",
 )
+# Our word for a mapping that is not there: it reads nothing, as surely as one that is disabled.
+DELETED: Final = "Deleted"
 
 
 class SqsDepths:
@@ -34,5 +38,10 @@ class LambdaMapping:
 
     async def state(self) -> str:
         with translated("reading the fan-out's event source mapping"):
-            answer = await self.client.get_event_source_mapping(UUID=self.mapping_id)
+            try:
+                answer = await self.client.get_event_source_mapping(UUID=self.mapping_id)
+            except ClientError as error:
+                if error.response["Error"].get("Code") == "ResourceNotFoundException":
+                    return DELETED
+                raise
         return str(answer.get("State"))

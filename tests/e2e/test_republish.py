@@ -315,5 +315,6 @@ def test_what_a_queue_lacks_is_told_and_sent_again(stack: Stack, rng: random.Ran
             assert (code, err[-1]["error"]) == (1, "Nothing was published.")
             code, out, _ = opx("gaps", listener.queue_url, *span, "--republish", "--yes")
             assert (code, out[-1]["published"]) == (0, 15)
-            code, out, _ = opx("gaps", listener.queue_url, *span)
-            assert (code, out[-1]["missing"], out[-1]["events"]) == (0, 0, 20)
+            code, out, err = opx("gaps", listener.queue_url, *span)
+            assert (code, out[-1]["missing"], out[-1]["events"], out[-1]["unreadable"]) == (0, 0, 20, [])
+            assert [line["notice"] for line in err if "before is not told" in line.get("notice", "")] != []

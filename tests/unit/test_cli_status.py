@@ -17,6 +17,7 @@ from pipeline.cli.terminal import Screen
 from pipeline.cli.vitals import NOT_MEASURED, OLDER_STACK, Ages, RaisedAlarm, Unread, Verified, Vitals, read_verified
 from pipeline.domain.controls import Controls
 from pipeline.stores.clients import Clients
+from pipeline.stores.meters import DELETED
 
 NOW = datetime.now(UTC)
 OUTPUTS = {
@@ -95,6 +96,7 @@ def test_all_of_it_fits_eighty_columns_whatever_is_wrong() -> None:
         ),
         ({"mapping": "Disabled"}, "nothing is published", "aws lambda update-event-source-mapping --uuid 3f0c"),
         ({"mapping": "what nobody knows"}, "nothing is published", "--enabled --region eu-west-1"),
+        ({"mapping": DELETED}, "deleted: nothing is published", "see infra/runbooks/fanout-stopped.md"),
         ({"alarms": (RaisedAlarm("dead-messages", NOW),)}, "dead-messages is raised", "see infra/runbooks/dead-messages.md"),
         ({"verified": Verified(NOW, 9, 9, 2)}, "divergences: 2", "see infra/runbooks/corruption.md"),
         ({"queues": QUIET | {"rejected": Unread("down")}}, "Not to be read: the queue rejected: down", "opx status"),

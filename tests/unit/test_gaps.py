@@ -1,16 +1,27 @@
 """What a subscriber did not receive is told exactly, and nothing that it need not have."""
 
+import io
 import json
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from pipeline.cli.gaps import Expected, Question, take_all, tell_gaps, verdict
 from pipeline.cli.missing import Expectation, Where, missing_of
 from pipeline.cli.received import Received, SubscribersQueue, of_lines
-from pipeline.cli.terminal import CommandError, Meter
+from pipeline.cli.republishing import Terms
+from pipeline.cli.session import Invocation
+from pipeline.cli.target import Selection
+from pipeline.cli.terminal import CommandError, Meter, Screen
 from pipeline.domain.canonical import format_time
+from pipeline.services.stored_events import EventsOfTime
+from pipeline.stores.event_scan import DynamoEventScan
 from tests.support.clock import NOW
+from tests.support.event_table import EventTable
 from tests.support.streams import stored
 
 INSIDE, BEHIND, NEVER_SEEN = Where
@@ -125,6 +136,40 @@ async def test_a_queue_that_looking_would_empty_into_its_dlq_is_not_looked_at(tr
     with pytest.raises(CommandError, match=f"after {tries} tries"):
         await looked(sqs)
     assert sqs.looks == 0
+
+
+async def test_an_event_that_cannot_be_read_is_neither_expected_nor_forgotten() -> None:
+    """Whatever page it is on, and whatever came: nobody can say whether it is missing."""
+    table = EventTable(stored(), page=2)
+    table.items[3]["binary"] = {"B": b"no event of opx has one"}
+    unread = stored()[3]
+    ever = (NOW - timedelta(days=3650), NOW + timedelta(days=3650))
+    expected = Expected(defaultdict(set))
+    await take_all(expected, EventsOfTime(DynamoEventScan(table, "events"), (ever,), 3), Expectation(ever[1]))
+    assert [(one.incident_id, one.sequence) for one in expected.lost] == [(unread["incidentId"], unread["sequence"])]
+    found = {(incident, sequence) for incident, sequences in expected.sequences.items() for sequence in sequences}
+    assert found == {(one["incidentId"], one["sequence"]) for one in stored() if one != unread}
+    received = Received(sequences=expected.sequences)
+    assert verdict(missing_of(expected.sequences, received.sequences), expected) == 1, "all that can be read came"
+    shown = " ".join(told(received, expected, ever).split())
+    assert "nothing of what can be read" in shown
+    assert f"1 event can't be read, and may be missing: {unread['incidentId']}/{unread['sequence']}." in shown
+
+
+def told(received: Received, expected: Expected, span: tuple[datetime, datetime]) -> str:
+    """Return what a person sees who asked about a span of time."""
+    file = io.StringIO()
+    console = Console(file=file, width=120, markup=False, highlight=False, emoji=False)
+    screen = Screen(False, console, console)
+    question = Question(None, Path("log"), span, Expectation(span[1]), False, Terms())
+    tell_gaps(Invocation(screen, Selection("OpxControlPlaneStack")), question, received, expected, [])
+    return file.getvalue()
+
+
+def test_where_a_span_was_asked_for_it_is_said_that_nothing_before_it_was() -> None:
+    shown = told(Received(), Expected(defaultdict(set)), (NOW, NOW))
+    assert "what is missing of before is not told" in " ".join(shown.split())
+    assert verdict([], Expected(defaultdict(set))) == 0
 
 
 def test_of_many_gaps_the_first_are_told_and_the_others_counted() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.services.health import (
@@ -17,6 +18,7 @@ from pipeline.services.health import (
     HealthService,
     Measured,
 )
+from pipeline.stores.meters import DELETED, LambdaMapping
 
 QUEUES = (*INTAKE, REJECTED, FANOUT_FAILURES, *DEAD)
 
@@ -87,12 +89,37 @@ async def test_a_mapping_that_cannot_be_read_is_neither_stopped_nor_running() ->
         ("Disabled", 1),
         ("Disabling", 1),
         ("Deleting", 1),
+        (DELETED, 1),
         ("None", 1),
         ("a word of next year", 1),
     ],
 )
 async def test_the_fanout_is_stopped_in_every_state_but_those_in_which_it_reads(state: str, stopped: int) -> None:
     assert (await Place({}, state).measure()).figures()[FANOUT_STOPPED] == stopped
+
+
+class Lambda:
+    """Lambda's own API, of which a mapping can't be had."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    async def get_event_source_mapping(self, **_: Any) -> Any:
+        raise ClientError({"Error": {"Code": self.code, "Message": "x"}}, "GetEventSourceMapping")
+
+
+async def test_a_mapping_that_was_deleted_is_a_fanout_that_is_stopped() -> None:
+    mapping = LambdaMapping(Lambda("ResourceNotFoundException"), "3f0c")
+    assert await mapping.state() == DELETED
+    measured = await HealthService(Place({}), mapping, QUEUES).measure()
+    assert (measured.figures()[FANOUT_STOPPED], measured.unread) == (1, {})
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "TooManyRequestsException", "ServiceException"])
+async def test_a_mapping_that_lambda_does_not_show_may_be_there(code: str) -> None:
+    measured = await HealthService(Place({}), LambdaMapping(Lambda(code), "3f0c"), QUEUES).measure()
+    assert FANOUT_STOPPED not in measured.figures()
+    assert list(measured.unread) == ["mapping"]
 
 
 async def test_a_stack_without_a_webhook_has_all_its_dead_messages() -> None:
