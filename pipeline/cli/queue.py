@@ -7,7 +7,7 @@ Looking leaves everything where it is. What lies where is read in `queue_letters
 import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -60,6 +60,15 @@ class Choice:
             and (self.service is None or self.service == letter.service)
             and (not self.messages or bool(ids & self.messages))
         )
+
+    def takes_told(self, told: Told) -> bool:
+        """As `takes`. Raises `Unavailable` where it hangs on a code that nobody could find out."""
+        letter, verdict = told.letter, told.verdict
+        if self.takes(letter, told.code):
+            return True
+        if told.is_unread and verdict is not None and replace(self, code=None).takes(letter, told.code):
+            raise Unavailable(f"why {letter.message.message_id} lies there can't be told: {verdict.detail}")
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +245,7 @@ async def _look(
         for number, letter in enumerate(letters):
             meter.say(f"reading {number + 1} of {len(letters)}")
             told = await rehearsal.told(letter, always=always)
-            if choice.takes(letter, told.code):
+            if choice.takes_told(told):
                 found.append(told)
     return look, sorted(found, key=lambda item: item.letter.first_sent)
 
@@ -292,7 +301,11 @@ async def _redrive(invocation: Invocation, session: Session, order: Order, rehea
 
     async def code_of(letter: Letter) -> str:
         # Reading a dead one again takes time: only where its code is asked for.
-        return (await rehearsal.told(letter)).code if order.choice.code is not None else letter.trouble()[0]
+        if order.choice.code is None:
+            return letter.trouble()[0]
+        told = await rehearsal.told(letter)
+        order.choice.takes_told(told)
+        return told.code
 
     async with AsyncExitStack() as stack:
         acting = await _under_the_redrive_role(stack, target)

@@ -57,6 +57,12 @@ class Told:
     verdict: Verdict | None = None
 
     @property
+    def is_unread(self) -> bool:
+        """True of a dead message that could not be read again: which code it has, nobody knows."""
+        verdict = self.verdict
+        return self.letter.is_dead and verdict is not None and verdict.fate is Fate.UNKNOWN and not verdict.code
+
+    @property
     def is_refused(self) -> bool:
         return self.verdict is not None and self.verdict.fate is Fate.REFUSED
 

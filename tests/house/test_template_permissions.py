@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipeline.domain.envelope import SOURCE
 from tests.house.template import (
     GONE,
     PSEUDO,
@@ -343,6 +344,8 @@ def nothing_of_ours_listens_to_our_bus(parts: Parts) -> Iterator[str]:
     ("BusPolicy/Properties/Statement/Condition/ArnNotEquals/aws:PrincipalArn/1", {"Fn::GetAtt": "RedriveRole.Arn"}),
     ("BusPolicy/Properties/Statement/Condition/ArnNotEquals/aws:PrincipalArn/1", GONE),
     ("RepublishRole/Properties/Policies/0/PolicyDocument/Statement/1", GONE),
+    ("RepublishRole/Properties/Policies/0/PolicyDocument/Statement/1/Condition", GONE),
+    ("RepublishRole/Properties/Policies/0/PolicyDocument/Statement/1/Condition/Null", GONE),
     ("BusPolicy/Properties/Statement/Effect", "Allow"),
     ("CommandsRole/Properties/Policies/0/PolicyDocument/Statement/0/Action", ["events:PutEvents"]),
 )
@@ -363,6 +366,11 @@ def only_the_fanout_and_who_may_republish_publish(parts: Parts) -> Iterator[str]
         actions = [a for s in identity_statements(parts, name) for a in as_list(s["Action"])]
         if ("events:PutEvents" in actions) != (name in publishers):
             yield name
+    # A call holds several events: each must be one of opx, and say so.
+    as_opx = {"ForAllValues:StringEquals": {"events:source": SOURCE}, "Null": {"events:source": "false"}}
+    for statement in identity_statements(parts, "RepublishRole"):
+        if "events:PutEvents" in as_list(statement["Action"]) and statement.get("Condition") != as_opx:
+            yield "RepublishRole: any event"
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -19,11 +19,14 @@ from pipeline.cli.session import Session
 from pipeline.cli.target import Target
 from pipeline.cli.terminal import CommandError, Meter, Screen
 from pipeline.domain.authority import Sender
+from pipeline.domain.errors import Unavailable
 from pipeline.runtime import shipped
 from pipeline.stores.clients import Clients
+from pipeline.stores.memory import MemoryStore
 from tests.support.bodies import candidate_body
 from tests.support.command_line import console, text_of
 from tests.support.letterbox import Letterbox, connection_lost
+from tests.unit.test_queue_letters import Broken
 
 KNOWN = shipped.registry("local", "AROAREDRIVE")
 OUTPUTS = {output: name for name, output in QUEUES.items()}
@@ -130,6 +133,29 @@ def test_what_lies_there_can_be_chosen_by_code_service_and_either_id() -> None:
     assert Choice("c", "checkout", frozenset({"copy"})).takes(found, "c")
     for choice in (Choice("d"), Choice(service="search"), Choice(messages=frozenset({"x"})), Choice("c", "search")):
         assert not choice.takes(found, "c")
+
+
+def dead_and_unread() -> Told:
+    found = letter("candidates-dlq", candidate_body(), message_id="dead", sender="000000000000")
+    told = asyncio.run(Rehearsal(KNOWN, store=Broken(Unavailable("AccessDenied"))).told(found))
+    assert (told.code, told.is_unread) == ("died", True)
+    return told
+
+
+def test_where_a_dead_ones_code_is_asked_for_and_cannot_be_found_out_nothing_is_said_to_match_or_not() -> None:
+    told = dead_and_unread()
+    for choice in (Choice("policy-unknown"), Choice("policy-unknown", "checkout", frozenset({"dead"}))):
+        with pytest.raises(Unavailable, match=r"why dead lies there can't be told: .*AccessDenied"):
+            choice.takes_told(told)
+
+
+def test_where_a_code_does_not_matter_what_cannot_be_found_out_stops_nobody() -> None:
+    told = dead_and_unread()
+    assert all(choice.takes_told(told) for choice in (Choice(), Choice("died"), Choice(messages=frozenset({"dead"}))))
+    assert not Choice("policy-unknown", "search").takes_told(told), "of another service, whatever its code"
+    known = asyncio.run(Rehearsal(KNOWN, store=MemoryStore()).told(letter("candidates-dlq", "torn {")))
+    assert not Choice("policy-unknown").takes_told(known)
+    assert Choice("malformed-json").takes_told(known)
 
 
 def test_fates_are_counted_by_what_they_would_be_refused_for() -> None:
