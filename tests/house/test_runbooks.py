@@ -17,7 +17,7 @@ from pipeline.cli.main import app, hoisted
 from pipeline.domain.commands import COMMAND_TYPES
 from pipeline.domain.errors import Code, Corrupt, Unavailable
 from pipeline.services.fanout import CORRUPTION
-from tests.house.template import ROOT, load, resolve
+from tests.house.template import ROOT, load, of_type, resolve
 
 RUNBOOKS = sorted((ROOT / "infra" / "runbooks").glob("*.md"))
 # What the AWS CLI adds of its own: the options of `aws logs tail`, and where `aws lambda invoke` puts the answer.
@@ -111,6 +111,31 @@ def test_runbooks_name_functions_queues_and_rules_that_the_template_makes() -> N
     names |= {"opx-alarm-", "opx-retention", "opx-health", *(name.rpartition("/")[2] for name in names)}
     text = "\n".join(path.read_text("utf-8") for path in RUNBOOKS)
     assert {name for name in re.findall(r"\bopx-[a-z-]+", text) if name not in names} == set()
+
+
+def test_a_restore_stops_everything_that_writes_the_tables_and_lets_it_go_on() -> None:
+    """Whoever may write an incident's row: each is named where a table is brought back, with its mapping, rule or limit."""
+    parts = resolve(load(), "prod", {"ArchiveAfterDays": "90"})
+    writers = {
+        properties["FunctionName"]
+        for _, properties in of_type(parts, "AWS::Serverless::Function")
+        if "OPX_IDEMPOTENCY_TABLE" in properties["Environment"]["Variables"]
+    }
+    page = (
+        next(path for path in RUNBOOKS if path.stem == "restore")
+        .read_text("utf-8")
+        .partition("**A whole table is gone.**")[2]
+    )
+    stopped = {
+        *re.findall(r"list-event-source-mappings --function-name ([\w-]+):live", page),
+        *re.findall(r"disable-rule --name ([\w-]+)", page),
+        *re.findall(r"put-function-concurrency --function-name ([\w-]+)", page),
+    }
+    assert stopped == writers == {"opx-candidates", "opx-commands", "opx-api", "opx-retention"}
+    assert set(re.findall(r"enable-rule --name ([\w-]+)|delete-function-concurrency --function-name ([\w-]+)", page)) >= {
+        ("opx-retention", ""),
+        ("", "opx-api"),
+    }
 
 
 def test_a_filter_of_a_runbook_asks_for_what_log_lines_hold() -> None:
