@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -296,22 +297,23 @@ async def _under_the_redrive_role(stack: AsyncExitStack, target: Target) -> Sess
     return Session(target, clients)
 
 
+async def code_of(choice: Choice, rehearsal: Rehearsal, letter: Letter) -> str:
+    """Return why a message lies there. Raises `Unavailable` where a choice hangs on what nobody could find out."""
+    # Reading a dead one again takes time: only where its code is asked for.
+    if choice.code is None:
+        return letter.trouble()[0]
+    told = await rehearsal.told(letter)
+    choice.takes_told(told)
+    return told.code
+
+
 async def _redrive(invocation: Invocation, session: Session, order: Order, rehearsal: Rehearsal) -> int:
     screen, target = invocation.screen, session.target
-
-    async def code_of(letter: Letter) -> str:
-        # Reading a dead one again takes time: only where its code is asked for.
-        if order.choice.code is None:
-            return letter.trouble()[0]
-        told = await rehearsal.told(letter)
-        order.choice.takes_told(told)
-        return told.code
-
     async with AsyncExitStack() as stack:
         acting = await _under_the_redrive_role(stack, target)
         depth = (await depths(acting, (order.name,)))[order.name].total
         limit = min(depth, order.limit or depth)
-        terms = Terms(code_of, order.choice.takes, limit, order.rate, depth)
+        terms = Terms(partial(code_of, order.choice, rehearsal), order.choice.takes, limit, order.rate, depth)
         urls = {name: url_of(acting, name.value) for name in (Queue.CANDIDATES, Queue.COMMANDS)}
         at = url_of(acting, order.name)
         redriver = Redriver(acting.clients.sqs, order.name, at, urls, rehearsal.registry, terms, SystemClock())

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.cli.counting import QUEUES, looked_into
 from pipeline.cli.peeking import Look
-from pipeline.cli.queue import Choice, _heap, registry_of
+from pipeline.cli.queue import Choice, _heap, code_of, registry_of
 from pipeline.cli.queue_letters import Letter
 from pipeline.cli.queue_redrive import Tally
 from pipeline.cli.queue_rehearsal import Rehearsal, Told
@@ -147,6 +147,8 @@ def test_where_a_dead_ones_code_is_asked_for_and_cannot_be_found_out_nothing_is_
     for choice in (Choice("policy-unknown"), Choice("policy-unknown", "checkout", frozenset({"dead"}))):
         with pytest.raises(Unavailable, match=r"why dead lies there can't be told: .*AccessDenied"):
             choice.takes_told(told)
+        with pytest.raises(Unavailable, match="why dead lies there"):
+            asyncio.run(code_of(choice, Rehearsal(KNOWN, store=Broken(Unavailable("x"))), told.letter))
 
 
 def test_where_a_code_does_not_matter_what_cannot_be_found_out_stops_nobody() -> None:
