@@ -63,7 +63,7 @@ def _exported(folders: Exports, text: str, command: str) -> list[Document]:
     try:
         return history_in(exports[Table.EVENTS], text.strip().lower())
     except ExportError as error:
-        raise CommandError(f"The export can't be used. {error}", f"{command} --help", REFUSED) from None
+        raise CommandError(f"The export can't be used. {error}", f"{command} --help") from None
 
 
 def _show(invocation: Invocation, history: list[Document], moment: datetime | None, version: int | None) -> None:
@@ -71,10 +71,12 @@ def _show(invocation: Invocation, history: list[Document], moment: datetime | No
     chosen = [
         event
         for event in history
-        if (until is None or event["timestamp"] <= until) and (version is None or event["sequence"] <= version)
+        if (until is None or str(event.get("timestamp")) <= until) and (version is None or event["sequence"] <= version)
     ]
     if not chosen or (version is not None and chosen[-1]["sequence"] != version):
-        there = f"It has {len(history)} events, the first of {history[0]['timestamp']}." if history else "It has no events."
+        there = (
+            f"It has {len(history)} events, the first of {history[0].get('timestamp')}." if history else "It has no events."
+        )
         raise CommandError(f"There was no such incident then. {there}", f"{invocation.opx} list", REFUSED)
     fold = ModelFold()
     replay = Replay(chosen[0]["incidentId"], fold, hash_of=hash_of)

@@ -21,7 +21,7 @@ MEANS: Final = {
     Answer.WRITTEN: "written from their events",
     Answer.CURRENT: "were right already",
     Answer.NEWER: "left alone: a decision has moved them on, or their version says so",
-    Answer.DAMAGED: "not written: their events are damaged",
+    Answer.DAMAGED: "not written: their events are damaged, or the row is of another event than its version",
     Answer.UNKNOWN: "have no events",
 }
 
@@ -51,7 +51,7 @@ def rebuild_rows(
         pointers = 0
         async with open_session(invocation.selection, "dynamodb") as session:
             stored = stored_in(session, tables)
-            wanted = incident_ids(stored) if everything else scope.incident_ids(session, invocation.opx)
+            wanted = incident_ids(stored) if everything else scope.incident_ids(session, stored, invocation.opx)
             with invocation.screen.progress("comparing rows" if dry_run else "writing rows") as meter:
                 async for rebuilt in _rebuild_all(stored, wanted, config, dry_run=dry_run):
                     answers[rebuilt.answer] += 1

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -17,12 +17,10 @@ from pipeline.domain.canonical import format_time
 from pipeline.replay.exports import Export, ExportError, find_exports
 from pipeline.replay.partition import Wanted
 from pipeline.replay.ranks import Table
+from pipeline.replay.rebuilding import incident_ids as created
 from pipeline.runtime.clock import SystemClock
-from pipeline.services.ports import Listing
 from pipeline.stores.dynamodb import Tables
 from pipeline.stores.stored_items import StoredItems
-
-PAGE: Final = 100
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Incidents; without any, everything.")]
 Since = Annotated[str | None, typer.Option("--from", metavar="TIME", help="Those created from this time on.")]
@@ -71,19 +69,14 @@ class Scope:
                 raise CommandError(f"{text} is not a whole id; in an export ids must be.", "opx list --json", REFUSED)
         return frozenset(text.strip().lower().encode() for text in self.ids) or None
 
-    async def incident_ids(self, session: Session, opx: str) -> AsyncIterator[str]:
-        """Yield the ids of a part of the incidents: those named, or those created in the span, page by page."""
+    async def incident_ids(self, session: Session, stored: StoredItems, opx: str) -> AsyncIterator[str]:
+        """Yield the ids of a part of the incidents: those named, or, by a scan of the events, those created in the span."""
         for text in self.ids:
             yield text.strip().lower() if is_full_id(text) else (await find_incident(session.store, text, opx)).incident_id
-        if self.ids:
-            return
-        page = await session.store.page(Listing(since=self.since, until=self.until, limit=PAGE))
-        while True:
-            for incident in page.incidents:
-                yield incident.incident_id
-            if page.next is None:
-                return
-            page = await session.store.page(Listing(since=self.since, until=self.until, limit=PAGE, before=page.next))
+        if not self.ids:
+            wanted = self.wanted()
+            async for incident_id in created(stored, wanted.since, wanted.until):
+                yield incident_id
 
 
 def scope_of(ids: list[str] | None, since: str | None, until: str | None, command: str) -> Scope:
@@ -105,7 +98,7 @@ def exports_at(folders: list[Path], command: str, *, events_only: bool) -> dict[
     try:
         found = find_exports(folders)
     except ExportError as error:
-        raise CommandError(f"The export can't be used. {error}", f"{command} --help", REFUSED) from None
+        raise CommandError(f"The export can't be used. {error}", f"{command} --help") from None
     return {Table.EVENTS: found[Table.EVENTS]} if events_only else found
 
 

@@ -71,7 +71,7 @@ async def _replay_export(
         with screen.progress("reading the export", sum(one.items for one in exports.values())) as meter:
             spread = await asyncio.to_thread(spread_exports, place, exports.values(), None, meter.at)
     except ExportError as error:
-        raise CommandError(f"The export can't be used. {error}", f"{command} --help", REFUSED) from None
+        raise CommandError(f"The export can't be used. {error}", f"{command} --help") from None
     with screen.progress("replaying", exports[Table.EVENTS].items) as meter:
         verification.counts = await asyncio.to_thread(replay, place, Scope().wanted(seal=True), spread.items, meter.at)
     verification.tell(screen, spread.found)

@@ -35,7 +35,7 @@ from pipeline.cli.terminal import DONE, FAILED, REFUSED, Column, CommandError, S
 from pipeline.cli.versioned import Config
 from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import MEANS, Divergence, Kind
-from pipeline.replay.exports import Export, ExportError
+from pipeline.replay.exports import Export, ExportError, Spread
 from pipeline.replay.live import ORDER, LiveReplay, scan_into, table_name
 from pipeline.replay.partition import Counts
 from pipeline.replay.ranks import Table
@@ -86,6 +86,11 @@ class Verification:
                 screen.record({"divergence": one.to_document()})
             elif len(self.shown) < SHOWN_MAX:
                 self.shown.append(one)
+
+    def tell_unread(self, screen: Screen, spread: Spread) -> None:
+        """Tell of items that could be placed nowhere; beyond the first thousand, how many more."""
+        self.tell(screen, spread.found)
+        self.divergences += spread.unreadable - len(spread.found)
 
     def to_document(self) -> Document:
         return {
@@ -141,9 +146,10 @@ def verify(
                 async with open_session(invocation.selection, "dynamodb", "ssm") as session:
                     await _verify_live(invocation, session, verification, place, tables, thorough, lines)
         verification.took_s = asyncio.get_running_loop().time() - began
-        if not export and scope.is_everything and tables is None:
-            await remember(invocation, now(), verification.to_document())
         show(invocation, verification)
+        # What could not be told of everything is no verification of it.
+        if not export and scope.is_everything and tables is None and verification.exit_code != FAILED:
+            await remember(invocation, now(), verification.to_document())
         return verification.exit_code
 
     run(context, work)
@@ -164,14 +170,16 @@ async def _verify_export(
         with screen.progress("reading the export", total) as meter:
             spread = await asyncio.to_thread(spread_exports, place, exports.values(), scope.only, meter.at)
     except ExportError as error:
-        raise CommandError(f"The export can't be used. {error}", f"{COMMAND} --help", REFUSED) from None
+        raise CommandError(f"The export can't be used. {error}", f"{COMMAND} --help") from None
     verification.items = spread.items
     if seal is not None:
         verification.sealed = await asyncio.to_thread(spread_seal, place, seal, scope.only)
     with screen.progress("replaying", exports[Table.EVENTS].items) as meter:
         verification.counts = await asyncio.to_thread(replay, place, wanted, spread.items, meter.at)
-    verification.tell(screen, spread.found)
+    verification.tell_unread(screen, spread)
     verification.tell(screen, divergences(place))
+    if scope.ids and not verification.counts.incidents:
+        verification.unknown += scope.ids
 
 
 async def _verify_live(
@@ -190,7 +198,7 @@ async def _verify_live(
         if seal is not None:
             raise CommandError("A seal is compared with everything.", f"{invocation.opx} replay verify --seal FILE", REFUSED)
         verification.compared = ("incident-events", "incidents")
-        await _verify_some(screen, verification, live, scope.incident_ids(session, invocation.opx))
+        await _verify_some(screen, verification, live, scope.incident_ids(session, stored, invocation.opx))
         return
     verification.compared = tuple(sorted(table.value for table in Table))
     total = sum([await stored.count(table_name(stored.tables, table)) for table in ORDER])
@@ -206,7 +214,7 @@ async def _verify_live(
         async for settled in settle(place, live):
             verification.tell(screen, settled.found)
             verification.unsettled += settled.unsettled
-    verification.tell(screen, spread.found)
+    verification.tell_unread(screen, spread)
 
 
 async def _verify_some(
@@ -250,7 +258,8 @@ def show(invocation: Invocation, verification: Verification) -> None:
     for incident in verification.unknown:
         screen.notice(f"{incident}: there is no such incident.")
     if not verification.divergences:
-        screen.say("clean" if verification.exit_code == DONE else "nothing diverges, but not all could be told", "bold")
+        clean = "clean" if verification.counts.incidents else "clean: there is nothing here"
+        screen.say(clean if verification.exit_code == DONE else "nothing diverges, but not all could be told", "bold")
         return
     screen.say(f"{verification.divergences} divergences", "bold red")
     first = verification.shown[0].incident_id if verification.shown else "ID"

@@ -14,6 +14,7 @@ from pipeline.domain.ids import event_id
 
 # Beyond so many, the places of events are told one by one and no longer put together.
 MISPLACED_MAX: Final = 10_000
+LOOKED_AT_MAX: Final = 100_000
 _WITHOUT_PLACE: Final = ("sequence",)
 
 Report = Callable[[Kind, str, Any, Any], None]
@@ -58,6 +59,14 @@ class Chain:
         self.last, self.tip, self._before = sequence, str(event.get("hash", "")), event
         return sound
 
+    def skip(self, sequence: int) -> None:
+        """Take it that there is an event under a number, of which nothing can be read."""
+        self._settle_change(None)
+        if sequence > self.last + 1:
+            self._wrong(Kind.MISSING, span(self.last + 1, sequence - 1), "stored", "absent")
+        self.intact = self._linked = False
+        self.last, self.tip, self._before = max(self.last, sequence), "", None
+
     def _check(self, event: Document, sequence: int) -> bool:
         found = self.hash_of(event)
         if event.get("eventId") != event_id(self.incident_id, sequence):
@@ -101,9 +110,16 @@ class Chain:
         misplaced, self._misplaced = self._misplaced, {}
         if not misplaced:
             return
-        highest = min(max(self.last, known_until) + 1, self.last + MISPLACED_MAX)
-        lowest = max(1, min(misplaced) - MISPLACED_MAX)
-        numbers = {event_id(self.incident_id, number): number for number in range(lowest, highest + 1)}
+        # Looked for around the places where they were found, however far the numbers go.
+        wanted, numbers = set(misplaced.values()), dict[str, int]()
+        lowest, highest = max(1, min(misplaced) - MISPLACED_MAX), max(self.last, known_until) + MISPLACED_MAX
+        for number in range(lowest, min(highest, lowest + LOOKED_AT_MAX) + 1):
+            if not wanted:
+                break
+            made = event_id(self.incident_id, number)
+            if made in wanted:
+                numbers[made] = number
+                wanted.discard(made)
         belongs = {place: numbers.get(found) for place, found in misplaced.items()}
         for place in _without(belongs, self._tell_swapped(belongs)):
             self._tell(place, belongs, misplaced[place])
@@ -119,28 +135,44 @@ class Chain:
     def _tell(self, place: int, belongs: dict[int, int | None], found: str) -> None:
         """Tell of one place; what only follows from the place before it was told with that one."""
         home = belongs[place]
+        before = _shift(place - 1, belongs)
         if home is None:
-            self._report(
-                Kind.INSERTED if belongs.get(place + 1) == place else Kind.IDENTITY,
-                f"event {place}: eventId",
-                event_id(self.incident_id, place),
-                found,
-            )
-        elif home == place - 1:
-            before = belongs.get(home, home)
-            if before == home and place in self._copies:
-                self._report(Kind.DUPLICATED, span(home, home), "once", f"again as event {place}")
-            elif before == home:
-                # The event in its place is not the one it pushed behind.
-                self._report(Kind.INSERTED, span(home, home), "what was decided", f"the event before it stood here: {place}")
-        elif home == place + 1:
-            if belongs.get(place - 1) != place:
-                self.lost += 1
-                self._report(Kind.MISSING, span(place, place), "stored", f"event {home} in its place")
-        elif home not in belongs:
+            self._tell_stranger(place, belongs, found)
+        elif home - place == before:
+            # As far off as the event before it: told with that one.
+            return
+        elif home > place and before is not None and 0 <= before < home - place and home - place < MISPLACED_MAX:
+            self.lost += home - place - before
+            self._report(Kind.MISSING, span(place + before, home - 1), "stored", f"event {home} in its place")
+        elif home < place and before is None:
+            # Behind strangers, which were told.
+            return
+        elif home == place - 1 and home not in belongs and place not in self._copies:
+            # The event in its place is not the one it pushed behind.
+            self._report(Kind.INSERTED, span(home, home), "what was decided", f"the event before it stood here: {place}")
+        elif home not in belongs and home <= self.last:
             self._report(Kind.DUPLICATED, span(home, home), "once", f"again as event {place}")
         else:
             self._report(Kind.IDENTITY, f"event {place}: eventId", event_id(self.incident_id, place), found)
+
+    def _tell_stranger(self, place: int, belongs: dict[int, int | None], found: str) -> None:
+        """Tell of an event that is none of this incident's: pushed in before others, or in the place of one."""
+        first, last = place, place
+        while belongs.get(first - 1, 0) is None:
+            first -= 1
+        while belongs.get(last + 1, 0) is None:
+            last += 1
+        if belongs.get(last + 1) == first:
+            if place == first:
+                self._report(Kind.INSERTED, f"{span(first, last)}: eventId", event_id(self.incident_id, place), found)
+        else:
+            self._report(Kind.IDENTITY, f"event {place}: eventId", event_id(self.incident_id, place), found)
+
+
+def _shift(place: int, belongs: dict[int, int | None]) -> int | None:
+    """Return how far behind its place an event stands: 0 in its place, None for a stranger."""
+    home = belongs.get(place, place)
+    return None if home is None else home - place
 
 
 def _without(belongs: dict[int, int | None], told: set[int]) -> list[int]:

@@ -12,7 +12,10 @@ from pipeline.domain.canonical import Document, format_time
 from pipeline.domain.chains import Report
 from pipeline.domain.decisions import GATE
 from pipeline.domain.divergences import Kind
-from pipeline.domain.receipts import IdempotencyRecord
+from pipeline.domain.receipts import Answer, IdempotencyRecord
+
+# What is answered where nothing came of it.
+_WITHOUT_EVENTS = frozenset({Answer.REFUSED, Answer.UNCHANGED, Answer.NOTHING_OPEN, Answer.COUNTED})
 
 
 @dataclass
@@ -22,6 +25,7 @@ class Range:
     first: int
     last: int
     receipts: list[IdempotencyRecord] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
 
 
 class Coverage:
@@ -31,7 +35,7 @@ class Coverage:
         self._report = report
         self._open: dict[tuple[int, int], Range] = {}
         self._uncovered: list[tuple[int, int]] = []
-        self._reaches = 0
+        self._reaches = (0, "")
 
     def receipt(self, receipt: IdempotencyRecord) -> None:
         """Take a receipt that names events."""
@@ -41,8 +45,16 @@ class Coverage:
         if first is None or last is None or last < first:
             self._report(Kind.RECEIPT, f"receipt {receipt.id}: events", "first to last", f"{first} to {last}")
             return
-        self._open.setdefault((first, last), Range(first, last)).receipts.append(receipt)
-        self._reaches = max(self._reaches, last)
+        answer = receipt.result.answer
+        if answer in _WITHOUT_EVENTS or (answer is Answer.CREATED) is not (first == 1):
+            self._report(Kind.RECEIPT, f"receipt {receipt.id}: result.answer", f"of events {first} to {last}", answer)
+        self.assume(first, last).receipts.append(receipt)
+        if last > self._reaches[0]:
+            self._reaches = (last, receipt.id)
+
+    def assume(self, first: int, last: int) -> Range:
+        """Take it that events were decided together, also where the receipt that says so can't be read."""
+        return self._open.setdefault((first, last), Range(first, last))
 
     def event(self, sequence: int, decided_at: str) -> list[Range]:
         """Take the next event's number, and when it was decided; return the ranges it is in: one, if all is well."""
@@ -56,9 +68,11 @@ class Coverage:
         elif len(found) > 1 and sequence == max(one.first for one in found):
             told = " and ".join(sorted(f"{one.first} to {one.last}" for one in found))
             # Who says another time than the event is the one that has no business here.
-            wrong = [one for one in found if format_time(one.receipts[0].created_at) != decided_at] or found
+            known = [one for one in found if one.receipts]
+            wrong = [one for one in known if format_time(one.receipts[0].created_at) != decided_at] or known
             for one in wrong:
-                self._report(Kind.RECEIPT, f"receipt {one.receipts[0].id}: events", "one decision of each event", told)
+                where = f"receipt {one.receipts[0].id}: events"
+                self._once(one, where, "one decision of each event", told)
         return found
 
     def agree(self, event: Document, control_version: int | None, ranges: Iterable[Range]) -> None:
@@ -70,38 +84,45 @@ class Coverage:
         (one,) = ranges
         decided_at = event.get("decidedAt", event["timestamp"])
         for receipt in one.receipts:
-            self._say(receipt, "createdAt", decided_at, format_time(receipt.created_at))
+            self._say(one, receipt, "createdAt", decided_at, format_time(receipt.created_at))
             if one.last == event["sequence"]:
-                self._say(receipt, "result.state", event["newState"], receipt.result.state)
+                self._say(one, receipt, "result.state", event["newState"], receipt.result.state)
                 if control_version is not None:
-                    self._say(receipt, "result.controlVersion", control_version, receipt.result.control_version)
-        if not _reported_by(event, one.receipts):
+                    self._say(one, receipt, "result.controlVersion", control_version, receipt.result.control_version)
+        if one.receipts and not _reported_by(event, one.receipts):
             where = f"receipt {one.receipts[0].id}: principal"
-            self._report(Kind.RECEIPT, where, event["actor"]["principal"], _principals(one.receipts))
+            self._once(one, where, event["actor"]["principal"], _principals(one.receipts))
 
     def contradicts(self, document: Document, ranges: Iterable[Range]) -> str:
         """Return which attribute of a changed event its receipts contradict, or nothing."""
         receipts = [receipt for one in ranges for receipt in one.receipts]
         if not receipts:
             return ""
-        if document.get("decidedAt", document.get("timestamp")) not in {format_time(one.created_at) for one in receipts}:
+        decided_at = str(document.get("decidedAt", document.get("timestamp")))
+        if decided_at not in {format_time(one.created_at) for one in receipts}:
             return "timestamp"
         actor = document.get("actor")
         principal = actor.get("principal") if isinstance(actor, dict) else None
         known = {GATE.principal, *(receipt.principal for receipt in receipts)}
-        return "" if principal in known else "actor"
+        return "" if str(principal) in known else "actor"
 
-    def _say(self, receipt: IdempotencyRecord, name: str, expected: Any, found: Any) -> None:
+    def _say(self, one: Range, receipt: IdempotencyRecord, name: str, expected: Any, found: Any) -> None:
         if expected != found:
-            self._report(Kind.RECEIPT, f"receipt {receipt.id}: {name}", str(expected), str(found))
+            self._once(one, f"receipt {receipt.id}: {name}", str(expected), str(found))
+
+    def _once(self, one: Range, where: str, expected: str, found: str) -> None:
+        """Tell of a decision's receipt once, however many events it has."""
+        if where not in one.told:
+            one.told.add(where)
+            self._report(Kind.RECEIPT, where, expected, found)
 
     def uncovered(self) -> tuple[tuple[int, int], ...]:
         """Return the runs of events that no receipt names."""
         return tuple(self._uncovered)
 
     @property
-    def reaches(self) -> int:
-        """The highest number of an event that a receipt names."""
+    def reaches(self) -> tuple[int, str]:
+        """The highest number of an event that a receipt names, and which receipt."""
         return self._reaches
 
 

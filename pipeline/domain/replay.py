@@ -108,7 +108,8 @@ class Replay:
         self._coverage = Coverage(self._report) if with_receipts else None
         self._row: Document | None = None
         self._rows_count = False
-        # The event that the row is of, by its hash; 0 before it was met.
+        # The event that the row is of, by its hash, and its number; 0 before it was met.
+        self._last_sound: Document | None = None
         self._row_is_of = 0
         # Which attribute of a changed event its receipts contradict, by its number.
         self._hints: dict[int, str] = {}
@@ -143,14 +144,26 @@ class Replay:
                 case str() as service, str() as dedup_key, int() as occurrence:
                     self.created_as = (service, dedup_key, occurrence)
 
+    def lost(self, sequence: int) -> None:
+        """Take it that an event is stored under a number, and can't be read."""
+        self._chain.skip(sequence)
+        if self._coverage is not None:
+            self._coverage.event(sequence, "")
+
+    def covered(self, first: int, last: int) -> None:
+        """Take it that a receipt names these events, and can't be read."""
+        if self._coverage is not None and first <= last:
+            self._coverage.assume(first, last)
+
     def receipt(self, receipt: IdempotencyRecord) -> None:
         if self._coverage is not None:
             self._coverage.receipt(receipt)
 
     def event(self, document: Document) -> None:
         """Take the next stored event."""
+        before = self._chain.last
         sound = self._chain.take(document)
-        ranges = self._covering(document, sound) if self._coverage is not None else []
+        ranges = self._covering(document, sound) if self._coverage is not None and self._chain.last != before else []
         if not sound:
             return
         try:
@@ -165,6 +178,7 @@ class Replay:
         if self._coverage is not None:
             self._coverage.agree(document, self._fold.control_version if self.is_whole else None, ranges)
         if self._row is not None and self._row.get("lastEventHash") == document["hash"]:
+            self._last_sound = document
             self._compare_row(self._chain.last)
 
     def _covering(self, document: Document, sound: bool) -> list[Range]:
@@ -224,8 +238,17 @@ class Replay:
 
     def _compare_row(self, sequence: int) -> None:
         self._row_is_of = sequence
-        if self.is_whole and self._row is not None:
+        if self._row is None:
+            return
+        if self.is_whole:
             self._found += compare(self.incident_id, self._fold.row(), self._row)
+        elif self._last_sound is not None:
+            # Of a damaged history the last event still tells what the row must say of it.
+            event, fact = self._last_sound, self._last_sound["metadata"]
+            said = {"state": event["newState"], "severity": fact["severity"], "service": fact["service"]}
+            said |= {"updatedAt": event["timestamp"], "version": event["sequence"]}
+            stored = {name: self._row[name] for name in said if name in self._row}
+            self._found += compare(self.incident_id, said, stored)
 
     def finish(self) -> tuple[Divergence, ...]:
         """Return all that is wrong, in the order of events; nothing may be taken afterwards."""
@@ -263,9 +286,10 @@ class Replay:
     def _settle_what_the_row_lacks(self, version: int, last: int) -> None:
         """Tell of a row that is right for an earlier event: either it is behind, or nobody decided what follows."""
         uncovered = self._coverage is None or any(run[1] > version for run in self._coverage.uncovered())
-        if not uncovered:
+        told = any(one.kind is Kind.ROW and one.where == "version" for one in self._found)
+        if not uncovered and not told:
             self._report(Kind.ROW, "version", last, version)
-        elif self._chain.intact:
+        elif uncovered and self._chain.intact:
             self._report(Kind.INSERTED, span(version + 1, last), f"the row ends with event {version}", "stored")
 
     def _settle_receipts(self) -> None:
@@ -276,9 +300,16 @@ class Replay:
             if not (told and last == self._chain.last):
                 self._report(Kind.RECEIPT_MISSING, span(first, last), "a receipt", "none")
         missing = any(one.kind is Kind.MISSING for one in self._found)
-        if self._coverage.reaches > self._chain.last and not missing:
-            kind, where = Kind.MISSING, span(self._chain.last + 1, self._coverage.reaches)
-            self._report(kind, where, "stored, as a receipt says", "absent")
+        reaches, receipt = self._coverage.reaches
+        if reaches <= self._chain.last or missing:
+            return
+        if self._chain.intact and self._row_is_of and self._row_is_of == self._chain.last:
+            # Events and row are one; so it is the receipt that speaks of another incident's.
+            until = f"events until {self._chain.last}"
+            self._report(Kind.RECEIPT, f"receipt {receipt}: events", until, f"until {reaches}")
+        else:
+            where = span(self._chain.last + 1, reaches)
+            self._report(Kind.MISSING, where, f"stored, as the receipt {receipt} says", "absent")
 
 
 def verify(incident_id: str, documents: Iterable[Document], row: Document | None) -> tuple[Divergence, ...]:
@@ -321,5 +352,5 @@ def _differences(expected: Any, found: Any, path: str) -> Iterable[tuple[str, An
         for name in sorted(expected.keys() | found.keys()):
             inner = f"{path}.{name}" if path else name
             yield from _differences(expected.get(name, _ABSENT), found.get(name, _ABSENT), inner)
-    elif expected != found:
+    elif expected != found or isinstance(expected, bool) is not isinstance(found, bool):
         yield path, expected, found

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.domain.divergences import Divergence, Kind
-from pipeline.domain.errors import Corrupt
+from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.replay.alone import check_alone
 from pipeline.replay.ranks import PLACES, Table
 from pipeline.replay.spill import SpillWriter
@@ -24,6 +24,7 @@ SUMMARY: Final = "manifest-summary.json"
 FILES: Final = "manifest-files.json"
 READ_BYTES: Final = 1024 * 1024
 UNREADABLE_MAX: Final = 1000
+SHOWN_MAX: Final = 120
 
 
 class ExportError(Exception):
@@ -48,6 +49,8 @@ class Export:
     exported_at: str
     items: int
     files: tuple[DataFile, ...]
+    # The account, region and prefix of the table.
+    stack: str = ""
 
 
 def find_exports(folders: Iterable[Path]) -> dict[Table, Export]:
@@ -66,6 +69,8 @@ def find_exports(folders: Iterable[Path]) -> dict[Table, Export]:
             found[export.table] = export
     if Table.EVENTS not in found:
         raise ExportError("the event table's export is missing: without events there is nothing to replay")
+    if len(stacks := {export.stack for export in found.values()}) > 1:
+        raise ExportError(f"the exports are of several stacks: {', '.join(sorted(stacks))}")
     moments = {export.exported_at for export in found.values()}
     if len(moments) > 1:
         raise ExportError(
@@ -89,20 +94,24 @@ def _export(folder: Path) -> Export:
     items = sum(one.items for one in files)
     if items != summary.get("itemCount", items):
         raise ExportError(f"{folder}: {SUMMARY} says {summary['itemCount']} items, {FILES} {items}")
-    return Export(folder, table, str(summary.get("exportTime", "")), items, files)
+    return Export(folder, table, str(summary.get("exportTime", "")), items, files, arn.removesuffix(f"-{table.value}"))
 
 
 def _data_files(folder: Path) -> Iterator[DataFile]:
     try:
         lines = (folder / FILES).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ExportError(f"{folder}: {FILES} can't be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{folder}: {FILES} can't be read: {error}") from None
+    seen: set[str] = set()
     for line in filter(None, lines):
         try:
             told = json.loads(line)
             name, items = Path(told["dataFileS3Key"]).name, int(told["itemCount"])
         except (ValueError, KeyError, TypeError) as error:
             raise ExportError(f"{folder}: a line of {FILES} can't be read: {error}") from None
+        if name in seen:
+            raise ExportError(f"{folder}: {FILES} names data/{name} twice")
+        seen.add(name)
         path = folder / "data" / name
         if not path.is_file():
             raise ExportError(f"{folder}: the file data/{name} is missing: was the export copied whole?")
@@ -195,10 +204,10 @@ class Spreading:
             elif only is None or (place[0] in only and not place[3]):
                 key, number, rank, is_pointer = place
                 (self._pointers if is_pointer else self._incidents).put(key, number, rank, line)
-        except Corrupt as error:
+        except (Corrupt, Unavailable, ArithmeticError) as error:
             spread.unreadable += 1
             if len(spread.found) < UNREADABLE_MAX:
-                where = f"an item of {self.table.value}"
+                where = f"an item of {self.table.value}: {line[:SHOWN_MAX].decode('utf-8', 'replace')}"
                 spread.found.append(Divergence("", Kind.UNREADABLE, where, "readable", str(error)))
 
 

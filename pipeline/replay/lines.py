@@ -23,6 +23,7 @@ from pipeline.stores.items import Item, from_item
 _INCIDENT: Final = b'"incidentId":{"S":"'
 _SEQUENCE: Final = b'"sequence":{"N":"'
 _ID_LENGTH: Final = 36
+_DIGITS_MAX: Final = 16
 _EXACT_DIGITS_MAX: Final = 15
 
 
@@ -42,7 +43,7 @@ def item_of(line: bytes) -> Item:
     """Return the item in a line. Raises `Corrupt` where there is none."""
     try:
         item: Item = orjson.loads(line)["Item"]
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+    except (orjson.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt(f"a line is not an item of an export: {type(error).__name__}: {error}") from None
     if not isinstance(item, dict):
         raise Corrupt("a line is not an item of an export: the item is no object")
@@ -55,11 +56,15 @@ def event_key(line: bytes) -> tuple[bytes, int]:
     if at >= 0 and number >= 0 and line.find(_INCIDENT, at + 1) < 0 and line.find(_SEQUENCE, number + 1) < 0:
         begins, counts = at + len(_INCIDENT), number + len(_SEQUENCE)
         digits = line[counts : line.find(b'"', counts)]
-        if line[begins + _ID_LENGTH : begins + _ID_LENGTH + 1] == b'"' and digits.isdigit():
+        whole = line[begins + _ID_LENGTH : begins + _ID_LENGTH + 1] == b'"'
+        if whole and digits.isdigit() and len(digits) <= _DIGITS_MAX:
             return line[begins : begins + _ID_LENGTH], int(digits)
     item = item_of(line)
     try:
-        return str(item["incidentId"]["S"]).encode(), int(item["sequence"]["N"])
+        text = str(item["sequence"]["N"])
+        if len(text) > _DIGITS_MAX:
+            raise ValueError(f"a number of {len(text)} digits")
+        return str(item["incidentId"]["S"]).encode(), int(text)
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"a line is not an event: {type(error).__name__}: {error}") from None
 
@@ -69,7 +74,7 @@ def document_of(line: bytes) -> Document:
     item = item_of(line)
     try:
         return {name: inner["S"] if "S" in inner else _value(inner) for name, inner in item.items()}
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
+    except (ValueError, AttributeError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise Corrupt(f"an item's attribute is not one of DynamoDB's: {type(error).__name__}: {error}") from None
 
 

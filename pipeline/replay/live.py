@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import Divergence, Kind
-from pipeline.domain.errors import Corrupt
+from pipeline.domain.errors import Corrupt, Rejected, Unavailable
 from pipeline.domain.ids import pointer_id
 from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.exports import Folders, Spread, Spreading
 from pipeline.replay.lines import document_of, hash_of, item_of, line_of
-from pipeline.replay.partition import compare_pointer, row_of
+from pipeline.replay.partition import compare_pointer, events_of, row_of
 from pipeline.replay.ranks import Table
 from pipeline.replay.spill import SpillWriter
 from pipeline.stores.dynamodb import Tables
@@ -103,8 +103,8 @@ class LiveReplay:
             try:
                 replay = await self._replayed(incident_id, row, known)
                 found, version = tuple(_counted(replay.finish(), known)), replay.version
-                found = found or await self._pointer(replay)
-            except Corrupt as error:
+                found += await self._pointer(replay)
+            except (Corrupt, Rejected) as error:
                 found = (Divergence(incident_id, Kind.UNREADABLE, "what is stored", "readable", str(error)),)
             if not found or (row or {}) == before:
                 return Verified(incident_id, found, version, exists=version > 0 or row is not None)
@@ -121,7 +121,12 @@ class LiveReplay:
         )
         replay.row(None if row is None else document_of(line_of(row)))
         for line in known.receipts if known is not None else ():
-            replay.receipt(read_receipt(item_of(line)))
+            item = item_of(line)
+            try:
+                replay.receipt(read_receipt(item))
+            except (Corrupt, Unavailable):
+                # Told by the scan; receipts never change.
+                replay.covered(*events_of(item))
         async for item in self.stored.history(incident_id):
             replay.event(document_of(line_of(item)))
         return replay

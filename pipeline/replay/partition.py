@@ -13,19 +13,19 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Final, TextIO
 
-from pipeline.domain.canonical import Document
+from pipeline.domain.canonical import INTEGER_MAX, Document
 from pipeline.domain.divergences import Divergence, Kind
-from pipeline.domain.errors import Corrupt, Rejected
+from pipeline.domain.errors import Corrupt, Rejected, Unavailable
 from pipeline.domain.ids import incident_id, pointer_id
 from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.folding import DocumentFold
-from pipeline.replay.lines import document_of, hash_of, line_of
+from pipeline.replay.lines import document_of, hash_of, item_of, line_of
 from pipeline.replay.ranks import PointerRank, Rank
 from pipeline.replay.seals import Sealed, sum_with
 from pipeline.replay.spill import Entry, SpillWriter, entries
-from pipeline.stores.items import from_item, incident_item, read_receipt, to_item
+from pipeline.stores.items import Item, from_item, incident_item, read_receipt, to_item
 
 # As plain numbers: compared once an event.
 _ROW: Final = int(Rank.ROW)
@@ -59,8 +59,12 @@ class Wanted:
     confirm: bool = True
 
     @property
+    def is_of_a_span(self) -> bool:
+        return bool(self.since) or self.until != "9"
+
+    @property
     def is_everything(self) -> bool:
-        return not self.part and not self.since and self.until == "9"
+        return not self.part and not self.is_of_a_span
 
     def includes(self, created_at: str) -> bool:
         return self.since <= created_at < self.until
@@ -177,8 +181,8 @@ class Replaying:
                     self._take_event(entry)
                 else:
                     self._take_other(entry)
-            except (Corrupt, Rejected) as error:
-                self._tell(Kind.UNREADABLE, _where(entry), "readable", str(error))
+            except (Corrupt, Rejected, Unavailable) as error:
+                self._unread(entry, error)
             if self.left_out:
                 for _ in group:
                     pass
@@ -205,7 +209,8 @@ class Replaying:
 
     def _take_event(self, entry: Entry) -> None:
         document = document_of(entry.line)
-        if entry.place == 1 and not self._wanted.includes(str(document.get("timestamp", ""))):
+        in_time = not self._wanted.is_of_a_span or self._wanted.includes(str(document.get("timestamp", "")))
+        if entry.place == 1 and not in_time:
             self.left_out = True
             return
         self.events += 1
@@ -222,6 +227,19 @@ class Replaying:
             self._take_receipt(entry)
         else:
             self._compare_seal(Sealed.read(entry.line.decode()))
+
+    def _unread(self, entry: Entry, error: Exception) -> None:
+        """Tell of what can't be read, once: what it should have covered is not missing as well."""
+        where = f"event {entry.place}"
+        if entry.rank == _EVENT:
+            self.replay.lost(entry.place)
+        elif entry.rank == Rank.RECEIPT:
+            item = item_of(entry.line)
+            where = f"receipt {item.get('pk', {}).get('S', '')}"
+            self.replay.covered(*events_of(item))
+        elif entry.rank == _ROW:
+            where = "row"
+        self._tell(Kind.UNREADABLE, where, "readable", str(error))
 
     def _take_receipt(self, entry: Entry) -> None:
         self.receipts += 1
@@ -254,8 +272,11 @@ class Replaying:
         self._unreadable.append(Divergence(self._key, kind, where, expected, found))
 
 
-def _where(entry: Entry) -> str:
-    return f"{Rank(entry.rank).name.lower()} {entry.place}" if entry.rank != Rank.ROW else "row"
+def events_of(receipt: Item) -> tuple[int, int]:
+    """Return the events that a receipt names, as far as that much of it can be read; else none: (1, 0)."""
+    result = receipt.get("result", {}).get("M", {})
+    first, last = (result.get(name, {}).get("N", "") for name in ("firstSequence", "lastSequence"))
+    return (int(first), int(last)) if first.isdecimal() and last.isdecimal() else (1, 0)
 
 
 def replay_pointers(part: str, files: tuple[Path, ...], folder: Path) -> Counts:
@@ -276,16 +297,21 @@ def check_key(key: str, group: Iterable[Entry], counts: Counts) -> Iterator[Dive
     newest: Document | None = None
     pointer: Document | None = None
     for entry in sorted(group, key=lambda one: (one.rank, one.place)):
-        document = document_of(entry.line)
+        try:
+            document = document_of(entry.line)
+        except Corrupt as error:
+            yield Divergence("", Kind.UNREADABLE, f"pointer {key}", "readable", str(error))
+            return
         if entry.rank == PointerRank.POINTER:
             counts.pointers += 1
             pointer = document
             continue
         after = 1 if newest is None else newest["occurrence"] + 1
         if document["occurrence"] > after:
-            for number in range(after, document["occurrence"]):
-                identity = incident_id(document["service"], document["dedupKey"], number)
-                yield Divergence(identity, Kind.MISSING, "every event", f"occurrence {number} of its key", "absent")
+            identity = incident_id(document["service"], document["dedupKey"], after)
+            many = document["occurrence"] - after
+            where = "every event" if many == 1 else f"every event, as of the {many - 1} incidents of its key after it"
+            yield Divergence(identity, Kind.MISSING, where, f"occurrence {after} of its key", "absent")
         newest = document
     yield from compare_pointer(key, newest, pointer)
 
@@ -300,8 +326,18 @@ def compare_pointer(key: str, newest: Document | None, pointer: Document | None)
     if pointer is None:
         yield Divergence(identity, Kind.POINTER_MISSING, f"pointer {key}", f"occurrence {newest['occurrence']}", "absent")
         return
+    named = incident_id(newest["service"], newest["dedupKey"], _occurrence(pointer))
+    if _occurrence(pointer) > newest["occurrence"] and named == pointer.get("incidentId"):
+        # It is whole: so there was an incident after the newest that is known.
+        yield Divergence(named, Kind.MISSING, "every event", f"occurrence {_occurrence(pointer)} of its key", "absent")
+        return
     for name in sorted({*newest, *pointer} - {"pk"}):
-        if newest.get(name) != pointer.get(name):
+        if newest.get(name) != pointer.get(name) or isinstance(pointer.get(name), bool):
             yield Divergence(
                 identity, Kind.POINTER, f"pointer {key}: {name}", repr(newest.get(name)), repr(pointer.get(name))
             )
+
+
+def _occurrence(pointer: Document) -> int:
+    found = pointer.get("occurrence")
+    return found if isinstance(found, int) and 0 < found <= INTEGER_MAX else 1

@@ -7,7 +7,7 @@ auditor sealed at it. Pointers and the creations that should have moved them mee
 import re
 from collections.abc import Callable
 from enum import Enum, IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pipeline.domain.errors import Corrupt
 from pipeline.replay.lines import event_key, item_of
@@ -72,10 +72,21 @@ def place_of_row(line: bytes) -> Place:
 def place_of_receipt(line: bytes) -> Place | None:
     """Return where a receipt belongs; None for what tells of no incident."""
     found = _OF_INCIDENT.search(line)
-    if found is None or _RECEIPT not in line:
+    if found is not None and _RECEIPT in line:
+        first = _FIRST.search(line)
+        return Place(found[1], int(first[1]) if first else 0, Rank.RECEIPT)
+    # Written by another hand than an export's, perhaps: read as a whole.
+    item = item_of(line)
+    if "requestDigest" not in item or "incidentId" not in item:
         return None
-    first = _FIRST.search(line)
-    return Place(found[1], int(first[1]) if first else 0, Rank.RECEIPT)
+    try:
+        incident = str(item["incidentId"]["S"]).encode()
+        place = int(item.get("result", {}).get("M", {}).get("firstSequence", {}).get("N", "0"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"a receipt that names no incident: {error}") from None
+    if not _UUID.fullmatch(incident):
+        raise Corrupt(f"a receipt of {incident[:60]!r}, which is no incident's id")
+    return Place(incident, max(0, place), Rank.RECEIPT)
 
 
 PLACES: Final[dict[Table, Callable[[bytes], Place | None]]] = {
@@ -88,7 +99,11 @@ PLACES: Final[dict[Table, Callable[[bytes], Place | None]]] = {
 def _key(line: bytes) -> bytes:
     found = _PK.findall(line)
     # A caller's own data may hold the same name: then the line is read as a whole.
-    key = found[0] if len(found) == 1 else str(item_of(line).get("pk", {}).get("S", "")).encode()
+    key = found[0] if len(found) == 1 else _text(item_of(line).get("pk")).encode()
     if not (_UUID.fullmatch(key) or _DIGEST.fullmatch(key)):
         raise Corrupt("an item without the key of its table")
     return bytes(key)
+
+
+def _text(attribute: Any) -> str:
+    return str(attribute.get("S", "")) if isinstance(attribute, dict) else ""

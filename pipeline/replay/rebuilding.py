@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pipeline.domain.divergences import Divergence
-from pipeline.domain.errors import Unavailable
+from pipeline.domain.divergences import Divergence, Kind
+from pipeline.domain.errors import Corrupt, Rejected
+from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.lines import document_of, hash_of, line_of
@@ -44,13 +45,17 @@ class Rebuilt:
     found: tuple[Divergence, ...] = ()
 
 
-async def incident_ids(stored: StoredItems) -> AsyncIterator[str]:
-    """Yield the ids of all incidents that were ever created, by a scan of the event table."""
+async def incident_ids(stored: StoredItems, since: str = "", until: str = "9") -> AsyncIterator[str]:
+    """Yield the ids of the incidents created in a span of time, by a scan of the event table: no row need be there."""
     creations = {
-        "FilterExpression": "#type = :created",
+        "FilterExpression": "#type = :created AND #time >= :since AND #time < :until",
         "ProjectionExpression": "#incident",
-        "ExpressionAttributeNames": {"#type": "eventType", "#incident": "incidentId"},
-        "ExpressionAttributeValues": {":created": {"S": "IncidentCreated"}},
+        "ExpressionAttributeNames": {"#type": "eventType", "#incident": "incidentId", "#time": "timestamp"},
+        "ExpressionAttributeValues": {
+            ":created": {"S": "IncidentCreated"},
+            ":since": {"S": since or "0"},
+            ":until": {"S": until},
+        },
     }
     for segment in range(SEGMENTS):
         async for items in stored.scan(stored.tables.events, segment, SEGMENTS, creations):
@@ -59,30 +64,62 @@ async def incident_ids(stored: StoredItems) -> AsyncIterator[str]:
 
 
 async def rebuild(stored: StoredItems, incident_id: str, policies: Policies | None, *, dry_run: bool = False) -> Rebuilt:
-    """Write an incident's row and its key's pointer again. Raises `Unavailable` where its events never hold still."""
+    """Write an incident's row and its key's pointer again."""
     for _ in range(ROUNDS_MAX):
-        fold = ModelFold()
+        row = await stored.row(incident_id)
+        fold, hashes = ModelFold(), dict[int, str]()
         replay = Replay(incident_id, fold, policies=policies, hash_of=hash_of)
-        async for item in stored.history(incident_id):
-            replay.event(document_of(line_of(item)))
+        try:
+            async for item in stored.history(incident_id):
+                event = document_of(line_of(item))
+                if event.get("sequence") == _version(row):
+                    hashes[event["sequence"]] = str(event.get("hash"))
+                replay.event(event)
+        except (Corrupt, Rejected) as error:
+            unreadable = Divergence(incident_id, Kind.UNREADABLE, "its events", "readable", str(error))
+            return Rebuilt(incident_id, Answer.DAMAGED, replay.version, found=(unreadable,))
         found = replay.finish()
         if not replay.version:
             return Rebuilt(incident_id, Answer.UNKNOWN)
         if not replay.is_whole:
             return Rebuilt(incident_id, Answer.DAMAGED, replay.version, found=found)
-        incident = fold.incident
-        pointer = Pointer(
-            service=incident.service,
-            dedup_key=incident.metadata.dedup_key,
-            occurrence=incident.metadata.occurrence,
-            incident_id=incident_id,
-        )
-        pointed = await _put(stored, pointer_item(pointer), "occurrence", dry_run)
-        answer = await _put(stored, incident_item(incident), "version", dry_run)
+        if doubt := _doubt(incident_id, row, hashes, replay.version):
+            return Rebuilt(incident_id, Answer.DAMAGED, replay.version, found=(doubt,))
+        pointed = await _put(stored, _pointer_of(fold.incident), "occurrence", dry_run)
+        answer = await _put(stored, incident_item(fold.incident), "version", dry_run)
         # With a row that was missing nothing could be decided; with an older one, something may have been since.
-        if dry_run or not [item async for item in stored.history(incident_id, replay.version)]:
+        more = not dry_run and [item async for item in stored.history(incident_id, replay.version)]
+        if answer is Answer.NEWER or not more:
             return Rebuilt(incident_id, answer, replay.version, pointed is Answer.WRITTEN)
-    raise Unavailable(f"the events of {incident_id} went on and on; nothing was set back")
+    # Decided on faster than it could be read: its row is moved on by those decisions.
+    return Rebuilt(incident_id, Answer.NEWER)
+
+
+def _doubt(incident_id: str, row: Item | None, hashes: dict[int, str], last: int) -> Divergence | None:
+    """Return why a row must not be written over: it is of another event than the one of its version.
+
+    Then the event may be the one that was forged, and the row all that still tells of it.
+    """
+    version = _version(row)
+    if row is None or version > last:
+        return None
+    said = row.get("lastEventHash", {}).get("S", "absent")
+    stored = hashes.get(version, f"no event {version}")
+    if said == stored:
+        return None
+    return Divergence(incident_id, Kind.ROW, "lastEventHash", stored, said)
+
+
+def _pointer_of(incident: Incident) -> Item:
+    metadata = incident.metadata
+    return pointer_item(
+        Pointer(
+            service=incident.service,
+            dedup_key=metadata.dedup_key,
+            occurrence=metadata.occurrence,
+            incident_id=incident.incident_id,
+        )
+    )
 
 
 async def _put(stored: StoredItems, item: Item, number: str, dry_run: bool) -> Answer:
@@ -94,6 +131,10 @@ async def _put(stored: StoredItems, item: Item, number: str, dry_run: bool) -> A
     if dry_run:
         return Answer.WRITTEN
     return Answer.WRITTEN if await stored.put_back(item, number) else Answer.NEWER
+
+
+def _version(row: Item | None) -> int:
+    return 0 if row is None else _number(row, "version")
 
 
 def _number(item: Item, name: str) -> int:

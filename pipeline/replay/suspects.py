@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.domain.divergences import Divergence, Kind
+from pipeline.domain.errors import Corrupt
 from pipeline.domain.ids import pointer_id
 from pipeline.replay.lines import document_of, line_of
 from pipeline.replay.live import Known, LiveReplay
@@ -20,6 +21,7 @@ from pipeline.replay.ranks import Rank
 from pipeline.replay.spill import entries, partitions
 from pipeline.replay.verifying import Place, divergences
 
+_NAMES: Final = ("service", "dedupKey", "occurrence")
 _OF_POINTERS: Final = frozenset({Kind.POINTER, Kind.POINTER_MISSING})
 
 
@@ -77,21 +79,28 @@ async def _asked_again(identity: str, suspected: list[Divergence], known: Known,
         # nothing that comes after can make these right.
         gone = one.kind is Kind.MISSING and verified is not None and not verified.exists
         misplaced = one.kind is Kind.RECEIPT and one.where.endswith(": key")
+        misplaced = misplaced or (one.kind is Kind.UNREADABLE and one.where.startswith("receipt "))
         if of_pointer or gone or misplaced or one.kind is Kind.SEAL or (not identity and one.kind is Kind.UNREADABLE):
             settled.found.append(one)
     return settled
 
 
 async def _pointer_is_wrong(one: Divergence, live: LiveReplay) -> bool:
-    """Return whether a pointer still names no incident of its key."""
+    """Return whether a pointer still does not name an incident of its key, by its number."""
     key = one.where.split()[1].rstrip(":")
     item = await live.stored.row(key)
     if item is None:
         return False
-    pointer = document_of(line_of(item))
-    if key != pointer_id(str(pointer.get("service", "")), str(pointer.get("dedupKey", ""))):
+    try:
+        pointer = document_of(line_of(item))
+        if key != pointer_id(str(pointer.get("service", "")), str(pointer.get("dedupKey", ""))):
+            return True
+        async for event in live.stored.history(str(pointer.get("incidentId", ""))):
+            born = document_of(line_of(event))
+            metadata = born.get("metadata")
+            expected = {name: metadata.get(name) for name in _NAMES} if isinstance(metadata, dict) else {}
+            expected |= {"pk": key, "incidentId": born.get("incidentId")}
+            return expected != pointer
+    except Corrupt:
         return True
-    async for event in live.stored.history(str(pointer.get("incidentId", ""))):
-        born = document_of(line_of(event)).get("metadata", {})
-        return (born.get("service"), born.get("dedupKey")) != (pointer.get("service"), pointer.get("dedupKey"))
     return True

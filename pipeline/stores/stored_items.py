@@ -41,13 +41,18 @@ class StoredItems:
 
     async def history(self, incident_id: str, after: int = 0) -> AsyncIterator[Item]:
         """Yield an incident's stored events behind `after`, in the order of their numbers."""
-        request = {
+        request: dict[str, Any] = {
             "TableName": self.tables.events,
             "ConsistentRead": True,
-            "KeyConditionExpression": "#incident = :incident AND #sequence > :after",
-            "ExpressionAttributeNames": {"#incident": "incidentId", "#sequence": "sequence"},
-            "ExpressionAttributeValues": {":incident": {"S": incident_id}, ":after": {"N": str(after)}},
+            "KeyConditionExpression": "#incident = :incident",
+            "ExpressionAttributeNames": {"#incident": "incidentId"},
+            "ExpressionAttributeValues": {":incident": {"S": incident_id}},
         }
+        # From the start all that is there, also under numbers that no event has.
+        if after:
+            request["KeyConditionExpression"] += " AND #sequence > :after"
+            request["ExpressionAttributeNames"]["#sequence"] = "sequence"
+            request["ExpressionAttributeValues"][":after"] = {"N": str(after)}
         async for page in self._pages("query", request):
             for item in page["Items"]:
                 yield item
@@ -79,16 +84,21 @@ class StoredItems:
     async def put_back(self, item: Item, number: str) -> bool:
         """Put a row or pointer where there is none, or one whose `number` (version, occurrence) is not newer.
 
-        Returns whether it was put: False where a newer one is there.
+        A row of the same version must be of the same event: it is the one witness of what that event was. Returns whether
+        it was put: False where another is there.
         """
+        older, values = "#number <= :number", {":number": item[number]}
+        if "lastEventHash" in item:
+            older = "#number < :number OR (#number = :number AND lastEventHash = :hash)"
+            values[":hash"] = item["lastEventHash"]
         with translated("PutItem"):
             try:
                 await self.client.put_item(
                     TableName=self.tables.incidents,
                     Item=item,
-                    ConditionExpression="attribute_not_exists(#key) OR #number <= :number",
+                    ConditionExpression=f"attribute_not_exists(#key) OR {older}",
                     ExpressionAttributeNames={"#key": PK, "#number": number},
-                    ExpressionAttributeValues={":number": item[number]},
+                    ExpressionAttributeValues=values,
                 )
             except ClientError as error:
                 if error.response["Error"].get("Code") != "ConditionalCheckFailedException":

@@ -266,7 +266,6 @@ def test_an_export_that_ends_too_early_ends_with_2(stored: Tables, tmp_path: Pat
         ["--from", "yesterday"],
         ["--from", "2026-01-31T03:00Z", "--to", "2026-01-31T03:00Z"],
         ["--incident", CARTS[:8]],
-        ["--export", "nowhere"],
         ["--tables", "restored"],
     ],
     ids=" ".join,
@@ -274,6 +273,11 @@ def test_an_export_that_ends_too_early_ends_with_2(stored: Tables, tmp_path: Pat
 def test_a_question_that_can_not_be_answered_is_refused(options: list[str], exported: Path) -> None:
     ran = audit(exported, *options)
     assert (ran.code, ran.out) == (REFUSED, "")
+
+
+def test_an_export_that_is_not_there_is_no_answer_and_no_damage(exported: Path) -> None:
+    ran = audit(exported, "--export", "nowhere")
+    assert (ran.code, ran.out) == (FAILED, "")
 
 
 # --- of a table -----------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ async def test_each_damage_is_named_exactly_and_nothing_else_is(name: str, table
         rng.shuffle(items)
     found = verify_tables(tables)
     assert told(found) == expected(tables)
+    assert len(found) == len(told(found)), "told more than once"
     assert all(one.expected != one.found for one in found)
 
 

@@ -1,0 +1,177 @@
+"""Tables that others may be writing to: what counts, what is asked again, and what a rebuild must never write over.
+
+DynamoDB is stood in for by a client that answers from items: what is tested is what is made of them.
+"""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from pipeline.replay.live import ORDER, LiveReplay, scan_into
+from pipeline.replay.partition import Wanted
+from pipeline.replay.rebuilding import Answer, rebuild
+from pipeline.replay.suspects import settle
+from pipeline.replay.verifying import Place, replay
+from pipeline.stores.dynamodb import Tables
+from pipeline.stores.stored_items import StoredItems
+from tests.support import damages
+from tests.support.damages import DAMAGES, INCIDENT, NEXT, POINTER, Told, event, forge_last, last, lived, row, told
+from tests.support.exporting import Tables as Items
+from tests.support.exporting import tables_of
+from tests.support.histories import POLICIES
+
+NAMES = Tables.with_prefix("opx")
+
+
+class Client:
+    """Answers of DynamoDB, as botocore hands them on, from items in memory."""
+
+    def __init__(self, items: Items) -> None:
+        self.items = items
+
+    def of(self, table: str) -> list[dict[str, Any]]:
+        return self.items[table.removeprefix("opx-")]
+
+    async def get_item(self, TableName: str, Key: Any, **_: Any) -> Any:
+        found = [item for item in self.of(TableName) if all(item.get(name) == value for name, value in Key.items())]
+        return {"Item": found[0]} if found else {}
+
+    async def query(self, TableName: str, ExpressionAttributeValues: Any, **_: Any) -> Any:
+        incident, after = ExpressionAttributeValues[":incident"], ExpressionAttributeValues.get(":after")
+        found = [item for item in self.of(TableName) if item["incidentId"] == incident]
+        if after is not None:
+            found = [item for item in found if int(item["sequence"]["N"]) > int(after["N"])]
+        return {"Items": sorted(found, key=lambda item: int(item["sequence"]["N"]))}
+
+    async def scan(self, TableName: str, Segment: int = 0, **_: Any) -> Any:
+        return {"Items": self.of(TableName) if Segment == 0 else []}
+
+    async def put_item(self, TableName: str, Item: Any, ExpressionAttributeNames: Any, **more: Any) -> Any:
+        name, values = ExpressionAttributeNames["#number"], more["ExpressionAttributeValues"]
+        there = (await self.get_item(TableName, {"pk": Item["pk"]})).get("Item")
+        if there is not None:
+            older = int(there[name]["N"]) < int(values[":number"]["N"])
+            same = there[name] == values[":number"] and there.get("lastEventHash") == values.get(":hash")
+            if not older and not same:
+                raise ClientError({"Error": {"Code": "ConditionalCheckFailedException"}}, "PutItem")
+            self.of(TableName).remove(there)
+        self.of(TableName).append(Item)
+
+
+@pytest.fixture
+async def tables() -> Items:
+    return copy.deepcopy(tables_of(await lived()))
+
+
+async def everything(items: Items, at: Path) -> Told:
+    """Verify tables as `opx replay verify` does."""
+    stored, place = StoredItems(Client(items), NAMES), Place(at)
+    spread = await scan_into(place.folders(100), stored, ORDER, lambda _: None)
+    replay(place, Wanted(keep=True), spread.items, lambda _: None)
+    found = list(spread.found)
+    async for settled in settle(place, LiveReplay(stored, POLICIES)):
+        assert settled.unsettled == []
+        found += settled.found
+    assert len(found) == len(told(found)), "told more than once"
+    return told(found)
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGES if name != "twice in an export"])
+async def test_each_damage_is_named_in_tables_in_use(name: str, tables: Items, tmp_path: Path) -> None:
+    damage, expected = DAMAGES[name]
+    damage(tables)
+    assert await everything(tables, tmp_path) == expected(tables)
+
+
+def pointer_ahead(items: Items) -> None:
+    row(items, POINTER)["occurrence"] = {"N": "7"}
+
+
+def below_the_first(items: Items) -> None:
+    items["incident-events"].append(event(items, 2) | {"sequence": {"N": "0"}})
+
+
+def binary(items: Items) -> None:
+    event(items, 3)["odd"] = {"B": b"bytes"}
+
+
+def timestamp_of_another_kind(items: Items) -> None:
+    event(items, 1)["timestamp"] = {"M": {}}
+
+
+def later_year(items: Items) -> None:
+    at = event(items, 1)["timestamp"]
+    at["S"] = "9" + at["S"][1:]
+
+
+def principal_of_another_kind(items: Items) -> None:
+    event(items, 3)["actor"]["M"]["principal"] = {"L": [{"M": {}}]}
+
+
+def newer_receipt(items: Items) -> None:
+    damages.receipt_until(items, last(items))["schemaVersion"] = {"N": "2"}
+
+
+def pointer_of_a_set(items: Items) -> None:
+    row(items, POINTER)["odd"] = {"SS": ["a"]}
+
+
+def true_for_one(items: Items) -> None:
+    row(items)["metadata"]["M"]["occurrence"] = {"BOOL": True}
+
+
+def row_and_pointer(items: Items) -> None:
+    row(items, NEXT)["state"] = {"S": "CLOSED"}
+    items["incidents"].remove(row(items, POINTER))
+
+
+ODD: dict[str, tuple[Callable[[Items], None], set[tuple[str, str]]]] = {
+    "a pointer that is ahead": (pointer_ahead, {(NEXT, "pointer")}),
+    "an event below the first number": (below_the_first, {(INCIDENT, "unreadable")}),
+    "an attribute that opx never writes": (binary, {(INCIDENT, "unreadable")}),
+    "a time that is none": (timestamp_of_another_kind, {(INCIDENT, "changed")}),
+    "a first event that says it is of the year 9026": (later_year, {(INCIDENT, "changed")}),
+    "a principal that is a list": (principal_of_another_kind, {(INCIDENT, "changed")}),
+    "a receipt of newer code": (newer_receipt, {(INCIDENT, "unreadable")}),
+    "a pointer with a set in it": (pointer_of_a_set, {(NEXT, "pointer"), (NEXT, "unreadable"), ("", "unreadable")}),
+    "true where 1 should be": (true_for_one, {(INCIDENT, "row")}),
+    "a row and a pointer of one incident": (row_and_pointer, {(NEXT, "row"), (NEXT, "pointer-missing")}),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_odd_damage_is_named_where_it_is_and_stops_nothing(name: str, tables: Items, tmp_path: Path) -> None:
+    damage, expected = ODD[name]
+    damage(tables)
+    found = {(incident, kind) for incident, kind, _ in await everything(tables, tmp_path)}
+    assert found
+    assert found <= expected
+
+
+# --- rebuilding -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_is_of_another_event_is_never_written_over(tables: Items) -> None:
+    """The row is the one witness of what the last event was: whoever forged that must not have it rebuilt."""
+    before = copy.deepcopy(row(tables))
+    forge_last(tables)
+    answer = await rebuild(StoredItems(Client(tables), NAMES), INCIDENT, POLICIES)
+    assert answer.answer is Answer.DAMAGED
+    assert [one.where for one in answer.found] == ["lastEventHash"]
+    assert row(tables) == before
+
+
+async def test_a_row_that_is_wrong_in_itself_is_written_again(tables: Items) -> None:
+    before = copy.deepcopy(tables["incidents"])
+    row(tables)["state"] = {"S": "OPEN"}
+    assert (await rebuild(StoredItems(Client(tables), NAMES), INCIDENT, POLICIES)).answer is Answer.WRITTEN
+    assert sorted(map(str, tables["incidents"])) == sorted(map(str, before))
+
+
+async def test_a_history_that_can_not_be_read_makes_no_row_and_no_crash(tables: Items) -> None:
+    binary(tables)
+    assert (await rebuild(StoredItems(Client(tables), NAMES), INCIDENT, POLICIES)).answer is Answer.DAMAGED
