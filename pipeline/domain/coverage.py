@@ -46,7 +46,8 @@ class Coverage:
             self._report(Kind.RECEIPT, f"receipt {receipt.id}: events", "first to last", f"{first} to {last}")
             return
         answer = receipt.result.answer
-        if answer in _WITHOUT_EVENTS or (answer is Answer.CREATED) is not (first == 1):
+        # Of several that began an incident together, the first created it and the others joined.
+        if answer in _WITHOUT_EVENTS or (answer is Answer.CREATED and first != 1):
             self._report(Kind.RECEIPT, f"receipt {receipt.id}: result.answer", f"of events {first} to {last}", answer)
         self.assume(first, last).receipts.append(receipt)
         if last > self._reaches[0]:
