@@ -107,8 +107,9 @@ up: setup ## start the local engine, deploy into it and leave it running (CONFIG
 down: setup ## stop the local engine and all it started
 	@.venv/bin/opx down
 
-bench: setup ## measure; prints figures, is no test
+bench: setup ## measure the core and replay; prints figures, is no test (minutes)
 	@.venv/bin/python -m tests.bench.core
+	@.venv/bin/python -m tests.bench.replay
 
 load: setup ## 1000 incidents a minute and readers on an engine of its own; proves that nothing was lost (MINUTES= RATE= READERS= LOAD_SEED=)
 	@.venv/bin/python -m tests.bench.load

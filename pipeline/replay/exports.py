@@ -17,7 +17,8 @@ from typing import Any, Final
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.replay.alone import check_alone
-from pipeline.replay.ranks import PLACES, Table
+from pipeline.replay.lines import quick_event_key
+from pipeline.replay.ranks import PLACES, Rank, Table
 from pipeline.replay.spill import SpillWriter
 
 SUMMARY: Final = "manifest-summary.json"
@@ -153,23 +154,26 @@ class Folders:
     digits: int = 2
 
 
-def spread_file(table: Table, file: DataFile, folders: Folders, name: str, only: frozenset[bytes] | None) -> Spread:
-    """Spread one file of an export. Raises `ExportError` where it is not the file of the manifest."""
-    _check_md5(file)
+def spread_files(
+    files: tuple[tuple[Table, DataFile], ...], folders: Folders, name: str, only: frozenset[bytes] | None
+) -> Spread:
+    """Spread files of exports, one after the other. Raises `ExportError` where one is not the file of its manifest."""
+    spread = Spread()
     with (
         SpillWriter(folders.events, name, folders.digits) as incidents,
         SpillWriter(folders.pointers, name, folders.digits) as pointers,
     ):
-        spread = Spread()
-        spreading = Spreading(table, incidents, pointers, only, spread)
-        try:
-            with gzip.open(file.path, "rb") as lines:
-                for line in lines:
-                    spreading.place(line.rstrip(b"\r\n"))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ExportError(f"{file.path}: damaged: {error}") from None
-    if spread.items != file.items:
-        raise ExportError(f"{file.path}: {spread.items} items, where the manifest says {file.items}")
+        for table, file in files:
+            _check_md5(file)
+            before = spread.items
+            spreading = Spreading(table, incidents, pointers, only, spread)
+            try:
+                with gzip.open(file.path, "rb") as lines:
+                    spreading.place_all(lines)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise ExportError(f"{file.path}: damaged: {error}") from None
+            if (found := spread.items - before) != file.items:
+                raise ExportError(f"{file.path}: {found} items, where the manifest says {file.items}")
     return spread
 
 
@@ -190,6 +194,24 @@ class Spreading:
         self._incidents = incidents
         self._pointers = pointers
         self._only = only
+
+    def place_all(self, lines: Iterable[bytes]) -> None:
+        """Put a file's lines where they belong."""
+        if self.table is not Table.EVENTS or self._only is not None:
+            for line in lines:
+                self.place(line.rstrip(b"\r\n"))
+            return
+        # The events are most of what there is: what the others need is not asked for each of them.
+        put, spread, number = self._incidents.put, self.spread, 0
+        for line in lines:
+            line = line.rstrip(b"\r\n")
+            key, sequence = quick_event_key(line)
+            if key:
+                put(key, sequence, Rank.EVENT, line)
+                number += 1
+            else:
+                self.place(line)
+        spread.items += number
 
     def place(self, line: bytes) -> None:
         """Put one item's line where it belongs; one that can't be placed is told and stops nothing."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, Self, TextIO
 
 from pipeline.domain.canonical import INTEGER_MAX, Document
 from pipeline.domain.divergences import Divergence, Kind
@@ -104,8 +104,8 @@ def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: W
     counts = Counts()
     judged: set[Hashable] = set()
     with ExitStack() as stack:
-        found = stack.enter_context(_writer(folder / FOUND, part))
-        sealing = stack.enter_context(_writer(folder / SEALS, part)) if wanted.seal else None
+        found = stack.enter_context(_Lines(folder / FOUND, part))
+        sealing = stack.enter_context(_Lines(folder / SEALS, part)) if wanted.seal else None
         pointers = stack.enter_context(SpillWriter(folder / POINTERS, f"creations-{part}", len(part)))
         ordered = entries(files, folder / f"runs-{part}")
         for key, group in groupby(ordered, key=attrgetter("key")):
@@ -118,12 +118,10 @@ def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: W
             counts.rows += incident.rows
             counts.receipts += incident.receipts
             counts.tell(told)
-            found.writelines(json.dumps(one.to_document()) + "\n" for one in told)
+            for one in told:
+                found.write(json.dumps(one.to_document()))
             if sealing is not None and incident.replay.version:
-                sealing.write(
-                    Sealed(incident.replay.incident_id, incident.replay.version, incident.replay.tip, incident.summed).line()
-                    + "\n"
-                )
+                sealing.write(incident.sealed().line())
             if wanted.rows and (creation := creation_of(incident.replay)) is not None:
                 pointers.put(*creation)
     if not wanted.keep:
@@ -132,9 +130,26 @@ def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: W
     return counts
 
 
-def _writer(folder: Path, part: str) -> TextIO:
-    folder.mkdir(parents=True, exist_ok=True)
-    return (folder / part).open("w", encoding="utf-8")
+class _Lines:
+    """A file of lines that is made with the first of them."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, line: str) -> None:
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = (self._folder / self._name).open("w", encoding="utf-8")
+        self._file.write(f"{line}\n")
 
 
 def creation_of(replay: Replay) -> Entry | None:
@@ -282,11 +297,12 @@ def events_of(receipt: Item) -> tuple[int, int]:
 def replay_pointers(part: str, files: tuple[Path, ...], folder: Path) -> Counts:
     """Compare the pointers of a partition with the creations that should have moved them."""
     counts = Counts()
-    with _writer(folder / FOUND, f"pointers-{part}") as found:
+    with _Lines(folder / FOUND, f"pointers-{part}") as found:
         for key, group in groupby(entries(files, folder / f"runs-p{part}"), key=attrgetter("key")):
             told = tuple(check_key(key.decode(), group, counts))
             counts.tell(told)
-            found.writelines(json.dumps(one.to_document()) + "\n" for one in told)
+            for one in told:
+                found.write(json.dumps(one.to_document()))
     for path in files:
         path.unlink()
     return counts

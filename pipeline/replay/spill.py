@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Self
 
 # From so many lines on they go into 256 files, instead of 16: opening files is most of the work where there is little else.
-MANY: Final = 200_000
+MANY: Final = 60_000
 # What is sorted in memory at once; as Python objects it takes about twice that.
 RUN_BYTES_MAX: Final = 4 * 1024 * 1024
 # As many of these as there are partitions are open in each process that writes.

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.promotion import Policies
-from pipeline.replay.exports import Export, Folders, Spread, spread_file
+from pipeline.replay.exports import Export, Folders, Spread, spread_files
 from pipeline.replay.partition import EVENTS, FOUND, POINTERS, SEALS, Counts, Wanted, replay_partition, replay_pointers
 from pipeline.replay.ranks import Rank
 from pipeline.replay.seals import Sealed
@@ -22,6 +22,7 @@ from pipeline.runtime import shipped
 
 # Below so many items, starting further processes takes longer than the work.
 ALONE_BELOW: Final = 20_000
+PORTIONS: Final = 4
 Progress = Callable[[int], None]
 
 
@@ -42,13 +43,16 @@ def spread_exports(place: Place, exports: Iterable[Export], only: frozenset[byte
     """Spread every file of every export; `progress` is told how many items are done."""
     exports = tuple(exports)
     folders = place.folders(sum(export.items for export in exports))
-    tasks = [
-        (export.table, file, folders, f"{export.table.name}-{number}", only)
-        for export in exports
-        for number, file in enumerate(export.files)
-    ]
+    files = [(export.table, file) for export in exports for file in export.files]
+    items = sum(file.items for _, file in files)
+    # Opening files is dear: each process takes a few of them together, yet so that progress is seen.
+    together = max(1, len(files) // (place.processes * PORTIONS)) if items >= ALONE_BELOW else len(files)
+    portions = [tuple(files[start : start + together]) for start in range(0, len(files), max(1, together))]
+    tasks = [(portion, folders, f"export-{number}", only) for number, portion in enumerate(portions)]
+    if place.processes <= 1:
+        tasks = [(tuple(files), folders, "export", only)]
     total = Spread()
-    for spread in _run(spread_file, tasks, place.processes, sum(task[1].items for task in tasks)):
+    for spread in _run(spread_files, tasks, place.processes, items):
         total.add(spread)
         progress(total.items)
     return total
