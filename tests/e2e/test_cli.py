@@ -32,6 +32,8 @@ DEPLOYED_AS = {
     "CommandsFunction": "opx-commands",
     "FanoutFunction": "opx-fanout",
     "ApiFunction": "opx-api",
+    "RetentionFunction": "opx-retention",
+    "HealthFunction": "opx-health",
 }
 
 

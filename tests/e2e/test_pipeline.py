@@ -251,20 +251,31 @@ def test_a_changed_event_is_corruption_and_is_not_published(outside: Outside, su
     incident, history = next(iter(outside.histories().items()))
     subscriber.receive()
     known = len(subscriber.details)
-    outside.dynamodb.update_item(
-        TableName=outside.outputs["EventsTableName"],
-        Key={"incidentId": {"S": incident}, "sequence": {"N": str(history[0]["sequence"])}},
-        UpdateExpression="SET newState = :s",
-        ExpressionAttributeValues={":s": {"S": "CLOSED"}},
-    )
-    deadline = time.monotonic() + 20
-    while not (kept := outside.depth("FanoutFailuresQueueUrl")):
-        assert time.monotonic() < deadline, "the change was not noticed"
-        time.sleep(0.1)
-    assert kept == 1
-    message = outside.sqs.receive_message(QueueUrl=outside.outputs["FanoutFailuresQueueUrl"])["Messages"][0]
-    told = json.loads(message["Body"])
-    assert (told["incidentId"], told["sequence"], told["error"]) == (incident, 1, "corruption")
-    outside.sqs.delete_message(QueueUrl=outside.outputs["FanoutFailuresQueueUrl"], ReceiptHandle=message["ReceiptHandle"])
+
+    def set_state(state: str) -> dict[str, Any]:
+        """Change the first event; return what the fan-out says of it."""
+        outside.dynamodb.update_item(
+            TableName=outside.outputs["EventsTableName"],
+            Key={"incidentId": {"S": incident}, "sequence": {"N": str(history[0]["sequence"])}},
+            UpdateExpression="SET newState = :s",
+            ExpressionAttributeValues={":s": {"S": state}},
+        )
+        deadline = time.monotonic() + 20
+        while not (kept := outside.depth("FanoutFailuresQueueUrl")):
+            assert time.monotonic() < deadline, "the change was not noticed"
+            time.sleep(0.1)
+        assert kept == 1
+        queue = outside.outputs["FanoutFailuresQueueUrl"]
+        message = outside.sqs.receive_message(QueueUrl=queue)["Messages"][0]
+        outside.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+        told: dict[str, Any] = json.loads(message["Body"])
+        return told
+
+    try:
+        told = set_state("CLOSED")
+        assert (told["incidentId"], told["sequence"], told["error"]) == (incident, 1, "corruption")
+    finally:
+        # Put back, so that whoever verifies the whole table afterwards finds it whole.
+        assert set_state(history[0]["newState"])["error"] == "corruption"
     subscriber.receive()
     assert len(subscriber.details) == known

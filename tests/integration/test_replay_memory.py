@@ -9,7 +9,7 @@ from tests.bench.replay import in_a_process_of_its_own
 
 pytestmark = pytest.mark.long
 
-FEW, MANY = 1_500, 15_000
+FEW, MANY = 1_600, 16_000
 # What a partition may hold more of, sorted in memory; the rest would be growth.
 GROWS_AT_MOST_MIB = 10
 
