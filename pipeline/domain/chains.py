@@ -51,7 +51,8 @@ class Chain:
             same = event == self._before
             told = "one event of this number" if same else "one event of this number, not two that differ"
             return self._wrong(Kind.DUPLICATED, span(sequence, sequence), told, "the same number again")
-        self._settle_change(event)
+        if self._changed is not None:
+            self._settle_change(event)
         if sequence != self.last + 1:
             self._wrong(Kind.MISSING, span(self.last + 1, sequence - 1), "stored", "absent")
             self._linked = False

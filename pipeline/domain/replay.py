@@ -168,7 +168,7 @@ class Replay:
             return
         try:
             self._check(document, document["sequence"], document["metadata"])
-            if self.is_whole:
+            if self._whole and self._chain.intact:
                 self._fold.take(document)
         except (Rejected, KeyError, TypeError, AttributeError, ValueError, InvalidOperation) as error:
             self._whole = False

@@ -177,6 +177,7 @@ class Replaying:
         self.events = self.rows = self.receipts = 0
         self.summed = 0
         self._wanted = wanted
+        self._of_a_span = wanted.is_of_a_span
         self._key = key
         self._unreadable: list[Divergence] = []
         self._sealed: list[Divergence] = []
@@ -224,8 +225,7 @@ class Replaying:
 
     def _take_event(self, entry: Entry) -> None:
         document = document_of(entry.line)
-        in_time = not self._wanted.is_of_a_span or self._wanted.includes(str(document.get("timestamp", "")))
-        if entry.place == 1 and not in_time:
+        if self._of_a_span and entry.place == 1 and not self._wanted.includes(str(document.get("timestamp", ""))):
             self.left_out = True
             return
         self.events += 1
