@@ -14,15 +14,11 @@ from pipeline.cli.replay_scope import Exports, Scope, exports_at, now, stored_in
 from pipeline.cli.sealed_file import SealFile, write_seal
 from pipeline.cli.session import Invocation, open_session, run
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, CommandError, key_values
-from pipeline.cli.verifying import Verification, WorkIn
+from pipeline.cli.verifying import Verification, WorkIn, replay_export, replay_tables
 from pipeline.cli.versioned import Config
 from pipeline.domain.canonical import format_time
-from pipeline.replay.exports import ExportError
-from pipeline.replay.live import ORDER, LiveReplay, scan_into, table_name
 from pipeline.replay.ranks import Table
-from pipeline.replay.suspects import settle
-from pipeline.replay.verifying import Place, divergences, replay, seal_lines, spread_exports
-from pipeline.runtime import shipped
+from pipeline.replay.verifying import Place, seal_lines
 
 
 def seal(
@@ -45,9 +41,16 @@ def seal(
         with working_folder(work_in) as folder:
             place = Place(folder, config, os.cpu_count() or 1)
             if export:
-                sealed_at = await _replay_export(invocation, verification, place, export, command)
+                exports = exports_at(export, command, events_only=False)
+                if set(exports) != set(Table):
+                    raise CommandError("A seal needs the exports of all three tables.", f"{command} --help", REFUSED)
+                sealed_at = exports[Table.EVENTS].exported_at
+                await replay_export(invocation.screen, verification, place, exports, Scope().wanted(seal=True))
             else:
-                sealed_at = await _replay_tables(invocation, verification, place)
+                sealed_at = format_time(now())
+                async with open_session(invocation.selection, "dynamodb") as session:
+                    wanted = Scope().wanted(seal=True, keep=True)
+                    await replay_tables(invocation.screen, verification, place, stored_in(session, None), wanted)
             if verification.exit_code != DONE:
                 told = ", ".join(f"{number} {kind}" for kind, number in sorted(verification.kinds.items()))
                 message = f"Not sealed, since it does not verify: {told or 'not everything could be told'}."
@@ -58,43 +61,6 @@ def seal(
         return DONE
 
     run(context, work)
-
-
-async def _replay_export(
-    invocation: Invocation, verification: Verification, place: Place, folders: list[Path], command: str
-) -> str:
-    exports = exports_at(folders, command, events_only=False)
-    if set(exports) != set(Table):
-        raise CommandError("A seal needs the exports of all three tables.", f"{command} --help", REFUSED)
-    screen = invocation.screen
-    try:
-        with screen.progress("reading the export", sum(one.items for one in exports.values())) as meter:
-            spread = await asyncio.to_thread(spread_exports, place, exports.values(), None, meter.at)
-    except ExportError as error:
-        raise CommandError(f"The export can't be used. {error}", f"{command} --help") from None
-    with screen.progress("replaying", exports[Table.EVENTS].items) as meter:
-        verification.counts = await asyncio.to_thread(replay, place, Scope().wanted(seal=True), spread.items, meter.at)
-    verification.tell(screen, spread.found)
-    verification.tell(screen, divergences(place))
-    return exports[Table.EVENTS].exported_at
-
-
-async def _replay_tables(invocation: Invocation, verification: Verification, place: Place) -> str:
-    screen, began = invocation.screen, now()
-    async with open_session(invocation.selection, "dynamodb") as session:
-        stored = stored_in(session, None)
-        total = sum([await stored.count(table_name(stored.tables, table)) for table in ORDER])
-        with screen.progress("reading the tables", total or None) as meter:
-            spread = await scan_into(place.folders(total), stored, ORDER, meter.at)
-        wanted = Scope().wanted(seal=True, keep=True)
-        with screen.progress("replaying") as meter:
-            verification.counts = await asyncio.to_thread(replay, place, wanted, spread.items, meter.at)
-        live = LiveReplay(stored, shipped.policies(place.config))
-        async for settled in settle(place, live):
-            verification.tell(screen, settled.found)
-            verification.unsettled += settled.unsettled
-    verification.tell(screen, spread.found)
-    return format_time(began)
 
 
 def _show(invocation: Invocation, written: SealFile) -> None:

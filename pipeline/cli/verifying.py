@@ -37,11 +37,12 @@ from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import MEANS, Divergence, Kind
 from pipeline.replay.exports import Export, ExportError, Spread
 from pipeline.replay.live import ORDER, LiveReplay, scan_into, table_name
-from pipeline.replay.partition import Counts
+from pipeline.replay.partition import Counts, Wanted
 from pipeline.replay.ranks import Table
 from pipeline.replay.suspects import settle
 from pipeline.replay.verifying import Place, divergences, replay, spread_exports, spread_seal
 from pipeline.runtime import shipped
+from pipeline.stores.stored_items import StoredItems
 
 COMMAND: Final = "opx replay verify"
 SHOWN_MAX: Final = 50
@@ -67,7 +68,6 @@ class Verification:
     shown: list[Divergence] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
-    items: int = 0
     sealed: int | None = None
     compared: tuple[str, ...] = ()
     took_s: float = 0.0
@@ -141,7 +141,9 @@ def verify(
             place = Place(folder, config, processes or os.cpu_count() or 1)
             if export:
                 exports = exports_at(export, command, events_only=events_only)
-                await _verify_export(invocation.screen, verification, place, exports, thorough, lines)
+                rows, receipts = Table.INCIDENTS in exports, Table.IDEMPOTENCY in exports
+                wanted = scope.wanted(rows=rows, receipts=receipts, thorough=thorough)
+                await replay_export(invocation.screen, verification, place, exports, wanted, lines)
             else:
                 async with open_session(invocation.selection, "dynamodb", "ssm") as session:
                     await _verify_live(invocation, session, verification, place, tables, thorough, lines)
@@ -155,31 +157,54 @@ def verify(
     run(context, work)
 
 
-async def _verify_export(
+async def replay_export(
     screen: Screen,
     verification: Verification,
     place: Place,
     exports: dict[Table, Export],
-    thorough: bool,
-    seal: Iterable[str] | None,
+    wanted: Wanted,
+    sealed: Iterable[str] | None = None,
 ) -> None:
+    """Replay exports, and tell what diverges."""
     scope, total = verification.scope, sum(one.items for one in exports.values())
     verification.compared = tuple(sorted(table.value for table in exports))
-    wanted = scope.wanted(rows=Table.INCIDENTS in exports, receipts=Table.IDEMPOTENCY in exports, thorough=thorough)
     try:
         with screen.progress("reading the export", total) as meter:
             spread = await asyncio.to_thread(spread_exports, place, exports.values(), scope.only, meter.at)
     except ExportError as error:
         raise CommandError(f"The export can't be used. {error}", f"{COMMAND} --help") from None
-    verification.items = spread.items
-    if seal is not None:
-        verification.sealed = await asyncio.to_thread(spread_seal, place, seal, scope.only)
+    if sealed is not None:
+        verification.sealed = await asyncio.to_thread(spread_seal, place, sealed, scope.only)
     with screen.progress("replaying", exports[Table.EVENTS].items) as meter:
         verification.counts = await asyncio.to_thread(replay, place, wanted, spread.items, meter.at)
     verification.tell_unread(screen, spread)
     verification.tell(screen, divergences(place))
     if scope.ids and not verification.counts.incidents:
         verification.unknown += scope.ids
+
+
+async def replay_tables(
+    screen: Screen,
+    verification: Verification,
+    place: Place,
+    stored: StoredItems,
+    wanted: Wanted,
+    sealed: Iterable[str] | None = None,
+) -> None:
+    """Replay all of the tables in use, ask again for what diverges, and tell what still does; `wanted` keeps."""
+    verification.compared = tuple(sorted(table.value for table in Table))
+    total = sum([await stored.count(table_name(stored.tables, table)) for table in ORDER])
+    with screen.progress("reading the tables", total or None) as meter:
+        spread = await scan_into(place.folders(total), stored, ORDER, meter.at)
+    if sealed is not None:
+        verification.sealed = spread_seal(place, sealed, None)
+    with screen.progress("replaying") as meter:
+        verification.counts = await asyncio.to_thread(replay, place, wanted, spread.items, meter.at)
+    with screen.progress("asking again for what diverges"):
+        async for settled in settle(place, LiveReplay(stored, shipped.policies(place.config))):
+            verification.tell(screen, settled.found)
+            verification.unsettled += settled.unsettled
+    verification.tell_unread(screen, spread)
 
 
 async def _verify_live(
@@ -193,28 +218,14 @@ async def _verify_live(
 ) -> None:
     screen, scope = invocation.screen, verification.scope
     stored = stored_in(session, tables)
-    live = LiveReplay(stored, shipped.policies(place.config))
-    if not scope.is_everything:
-        if seal is not None:
-            raise CommandError("A seal is compared with everything.", f"{invocation.opx} replay verify --seal FILE", REFUSED)
-        verification.compared = ("incident-events", "incidents")
-        await _verify_some(screen, verification, live, scope.incident_ids(session, stored, invocation.opx))
+    if scope.is_everything:
+        await replay_tables(screen, verification, place, stored, scope.wanted(thorough=thorough, keep=True), seal)
         return
-    verification.compared = tuple(sorted(table.value for table in Table))
-    total = sum([await stored.count(table_name(stored.tables, table)) for table in ORDER])
-    with screen.progress("reading the tables", total or None) as meter:
-        spread = await scan_into(place.folders(total), stored, ORDER, meter.at)
-    verification.items = spread.items
     if seal is not None:
-        verification.sealed = spread_seal(place, seal, None)
-    wanted = scope.wanted(thorough=thorough, keep=True)
-    with screen.progress("replaying") as meter:
-        verification.counts = await asyncio.to_thread(replay, place, wanted, spread.items, meter.at)
-    with screen.progress("asking again for what diverges", None) as meter:
-        async for settled in settle(place, live):
-            verification.tell(screen, settled.found)
-            verification.unsettled += settled.unsettled
-    verification.tell_unread(screen, spread)
+        raise CommandError("A seal is compared with everything.", f"{invocation.opx} replay verify --seal FILE", REFUSED)
+    verification.compared = ("incident-events", "incidents")
+    live = LiveReplay(stored, shipped.policies(place.config))
+    await _verify_some(screen, verification, live, scope.incident_ids(session, stored, invocation.opx))
 
 
 async def _verify_some(
