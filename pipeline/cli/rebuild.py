@@ -1,9 +1,7 @@
 """`opx replay rebuild`: rows and pointers written again from the events. Nothing that is newer is ever set back."""
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -12,11 +10,10 @@ from pipeline.cli.replay_scope import Ids, Since, TablePrefix, Until, scope_of, 
 from pipeline.cli.session import Invocation, open_session, run
 from pipeline.cli.terminal import DONE, REFUSED, CommandError, Screen, key_values
 from pipeline.cli.versioned import Config
+from pipeline.replay.live import some_at_once
 from pipeline.replay.rebuilding import Answer, Rebuilt, incident_ids, rebuild
 from pipeline.runtime import shipped
-from pipeline.stores.stored_items import StoredItems
 
-AT_ONCE: Final = 16
 MEANS: Final = {
     Answer.WRITTEN: "written from their events",
     Answer.CURRENT: "were right already",
@@ -53,7 +50,8 @@ def rebuild_rows(
             stored = stored_in(session, tables)
             wanted = incident_ids(stored) if everything else scope.incident_ids(session, stored, invocation.opx)
             with invocation.screen.progress("comparing rows" if dry_run else "writing rows") as meter:
-                async for rebuilt in _rebuild_all(stored, wanted, config, dry_run=dry_run):
+                again = partial(rebuild, stored, policies=shipped.policies(config), dry_run=dry_run)
+                async for rebuilt in some_at_once(wanted, again):
                     answers[rebuilt.answer] += 1
                     pointers += rebuilt.pointer_written
                     meter.at(answers.total())
@@ -62,26 +60,6 @@ def rebuild_rows(
         return REFUSED if answers[Answer.DAMAGED] or answers[Answer.UNKNOWN] else DONE
 
     run(context, work)
-
-
-async def _rebuild_all(
-    stored: StoredItems, incident_ids: AsyncIterator[str], config: Path | None, *, dry_run: bool
-) -> AsyncIterator[Rebuilt]:
-    """Rebuild incidents, some at once; yield each as it is done."""
-    policies = shipped.policies(config)
-    waiting: set[asyncio.Task[Rebuilt]] = set()
-    try:
-        async for incident_id in incident_ids:
-            waiting.add(asyncio.create_task(rebuild(stored, incident_id, policies, dry_run=dry_run)))
-            if len(waiting) >= AT_ONCE:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield task.result()
-        for future in asyncio.as_completed(waiting):
-            yield await future
-    finally:
-        for task in waiting:
-            task.cancel()
 
 
 def _tell(screen: Screen, rebuilt: Rebuilt) -> None:

@@ -7,7 +7,7 @@ consistent read at an unchanged version; what changes all the time is told as un
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import Divergence, Kind
@@ -23,6 +23,8 @@ from pipeline.replay.spill import SpillWriter
 from pipeline.stores.dynamodb import Tables
 from pipeline.stores.items import Item, read_receipt
 from pipeline.stores.stored_items import StoredItems
+
+T = TypeVar("T")
 
 SEGMENTS: Final = 8
 READS_MAX: Final = 5
@@ -54,6 +56,24 @@ async def scan_into(folders: Folders, stored: StoredItems, wanted: Iterable[Tabl
         for table in (one for one in ORDER if one in set(wanted)):
             await together(segment(table, number) for number in range(SEGMENTS))
     return spread
+
+
+async def some_at_once(incident_ids: AsyncIterator[str], work: Callable[[str], Coroutine[Any, Any, T]]) -> AsyncIterator[T]:
+    """Do something with each incident, some at once; yield what it comes to as it is done."""
+    waiting: set[asyncio.Task[T]] = set()
+    try:
+        async for incident_id in incident_ids:
+            waiting.add(asyncio.create_task(work(incident_id)))
+            if len(waiting) < AT_ONCE:
+                continue
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                yield task.result()
+        for future in asyncio.as_completed(waiting):
+            yield await future
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -148,22 +168,9 @@ class LiveReplay:
         }
         return tuple(compare_pointer(pointer_id(service, dedup_key), newest, pointer))
 
-    async def verify_all(self, incident_ids: AsyncIterator[str]) -> AsyncIterator[Verified]:
+    def verify_all(self, incident_ids: AsyncIterator[str]) -> AsyncIterator[Verified]:
         """Verify incidents, some at once; yield each as it is done."""
-        waiting: set[asyncio.Task[Verified]] = set()
-        try:
-            async for incident_id in incident_ids:
-                waiting.add(asyncio.create_task(self.verify(incident_id)))
-                if len(waiting) < AT_ONCE:
-                    continue
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield task.result()
-            for future in asyncio.as_completed(waiting):
-                yield await future
-        finally:
-            for task in waiting:
-                task.cancel()
+        return some_at_once(incident_ids, self.verify)
 
 
 def _number(pointer: Document) -> int:
