@@ -1,64 +1,60 @@
-"""How far a file has been sent, kept so that a broken-off `opx send` goes on where it stopped.
+"""How far a run has come, kept so that one that was broken off goes on where it stopped: `opx send`, `opx republish`.
 
-One small file per (content, target, options). A torn, foreign or missing one means: from the start, which is harmless, since
-every message's effect is idempotent. Never holds a message.
+One small file per question, replaced whole. A torn, foreign or missing one means: from the start, which is harmless: it
+only sends again what has its effect once. Never holds a message or an event.
 """
 
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from pipeline.domain.canonical import digest
+from pipeline.domain.canonical import Document, digest
 
 VERSION: Final = 1
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """`position` lines (in sending order) are settled; `days` is by how much they were moved to now, if they were."""
-
-    position: int = 0
-    sent: int = 0
-    sent_bytes: int = 0
-    days: int | None = None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Form(Generic[T]):
+    """How what a kind of run has come to is written. `read` raises ValueError, KeyError, TypeError or AttributeError."""
+
+    kind: str
+    write: Callable[[T], Document]
+    read: Callable[[Document], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Generic[T]):
     path: Path
     key: str
+    form: Form[T]
 
     @classmethod
-    def of(cls, folder: Path, facts: Iterable[object]) -> "Checkpoint":
-        """Return the checkpoint of one sending, told apart by content, target and options."""
-        key = digest(["send/1", *facts])
-        return cls(folder / f"{key[:32]}.json", key)
+    def of(cls, form: Form[T], folder: Path, facts: Iterable[object]) -> "Checkpoint[T]":
+        """Return the checkpoint of one question, told apart by its kind and facts, such as content, target and options."""
+        key = digest([form.kind, *facts])
+        return cls(folder / f"{key[:32]}.json", key, form)
 
-    def read(self) -> Progress | None:
-        """Return the progress of an earlier run, or None where there is none that can be trusted."""
+    def read(self) -> T | None:
+        """Return how far an earlier run came, or None where there is nothing that can be trusted."""
         try:
             said = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            if said.pop("version") != VERSION or said.pop("key") != self.key:
+                return None
+            return self.form.read(said)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        if not isinstance(said, dict) or said.pop("version", None) != VERSION or said.pop("key", None) != self.key:
-            return None
-        try:
-            progress = Progress(**said)
-        except TypeError:
-            return None
-        counts = (progress.position, progress.sent, progress.sent_bytes)
-        if not all(type(count) is int and count >= 0 for count in counts) or type(progress.days) not in (int, type(None)):
-            return None
-        return progress
 
-    def write(self, progress: Progress) -> None:
-        """Keep the progress, wholly or not at all."""
+    def write(self, reached: T) -> None:
+        """Keep how far a run has come, wholly or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_suffix(f".{os.getpid()}.new")
-        fresh.write_text(json.dumps({"version": VERSION, "key": self.key, **asdict(progress)}), encoding="utf-8")
+        said = {"version": VERSION, "key": self.key, **self.form.write(reached)}
+        fresh.write_text(json.dumps(said), encoding="utf-8")
         fresh.replace(self.path)
 
     def remove(self) -> None:

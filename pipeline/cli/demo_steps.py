@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
-from pipeline.cli.checkpoint import Progress
 from pipeline.cli.counting import DEAD, count_items, depths, wait_until_drained
 from pipeline.cli.operating import Turned, outcome_of, post
 from pipeline.cli.outbox import Queue
 from pipeline.cli.send import QUEUE_OUTPUTS, Order, recording_of, send_recording
-from pipeline.cli.sending import SqsOutbox
+from pipeline.cli.sending import Progress, SqsOutbox
 from pipeline.cli.session import Session
 from pipeline.cli.subscription import Arrival, Subscription, drain
 from pipeline.cli.terminal import Meter

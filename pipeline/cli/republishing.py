@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.cli.republish_marks import MarksFile
+from pipeline.cli.checkpoint import Checkpoint
+from pipeline.cli.republish_marks import MARKS
 from pipeline.cli.session import Invocation, Session
 from pipeline.cli.target import Target
 from pipeline.cli.telling import short
@@ -119,9 +120,9 @@ class Republished:
         return self.marks.published - self.before
 
 
-def marks_file(target: Target, *question: object) -> MarksFile:
+def marks_file(target: Target, *question: object) -> Checkpoint[Marks]:
     """Return where the marks of a question about a target are kept."""
-    return MarksFile.of(target.state_dir.parent / "republications", (*target.identity, *question))
+    return Checkpoint.of(MARKS, target.state_dir.parent / "republications", (*target.identity, *question))
 
 
 async def republish_events(
@@ -129,7 +130,7 @@ async def republish_events(
     session: Session,
     events: StoredEvents,
     terms: Terms,
-    marks_at: MarksFile | None,
+    marks_at: Checkpoint[Marks] | None,
     again: str,
     *,
     keeps: bool = False,

@@ -16,12 +16,12 @@ from typing import Annotated, BinaryIO, Final
 
 import typer
 
-from pipeline.cli.checkpoint import Checkpoint, Progress
+from pipeline.cli.checkpoint import Checkpoint
 from pipeline.cli.leads import Source, leads
 from pipeline.cli.messages import Mappings
 from pipeline.cli.outbox import Line, Outgoing, Queue, Unsendable, addressed, read_body, read_lines, shuffled
 from pipeline.cli.rebase import days_to_now, newest_time, rebased
-from pipeline.cli.sending import Acknowledged, Sent, SqsOutbox, send_all
+from pipeline.cli.sending import PROGRESS, Acknowledged, Progress, Sent, SqsOutbox, send_all
 from pipeline.cli.session import Invocation, open_session, run
 from pipeline.cli.settling import Settled, rejected_so_far, settle
 from pipeline.cli.target import Target
@@ -191,7 +191,7 @@ async def _send(invocation: Invocation, source: BinaryIO, order: Order) -> int:
     return _report(invocation, recording, start, sent, seconds, order, settled)
 
 
-def _broken_off(error: Unavailable, start: Progress, checkpoint: Checkpoint, recording: Recording) -> Exception:
+def _broken_off(error: Unavailable, start: Progress, checkpoint: Checkpoint[Progress], recording: Recording) -> Exception:
     done = (checkpoint.read() or start).position
     if done == start.position:
         return error
@@ -199,13 +199,18 @@ def _broken_off(error: Unavailable, start: Progress, checkpoint: Checkpoint, rec
     return CommandError(f"Broken off after {done} of {recording.count} messages: {error}", again)
 
 
-def checkpoint_of(target: Target, recording: Recording, order: Order) -> Checkpoint:
+def checkpoint_of(target: Target, recording: Recording, order: Order) -> Checkpoint[Progress]:
     facts = (recording.digest, *target.identity, order.queue.value, order.rebase, str(order.shuffle))
-    return Checkpoint.of(target.state_dir.parent / "sends", facts)
+    return Checkpoint.of(PROGRESS, target.state_dir.parent / "sends", facts)
 
 
 async def send_recording(
-    recording: Recording, order: Order, outbox: SqsOutbox, start: Progress, checkpoint: Checkpoint | None, meter: Meter
+    recording: Recording,
+    order: Order,
+    outbox: SqsOutbox,
+    start: Progress,
+    checkpoint: Checkpoint[Progress] | None,
+    meter: Meter,
 ) -> Sent:
     """Send a recording from `start` on; a rebase that was begun goes on by the same number of days."""
     if order.rebase and start.days is None:

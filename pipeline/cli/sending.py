@@ -5,12 +5,13 @@ Raises `Unavailable` where the queue can't be reached; then the checkpoint says 
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from pipeline.cli.checkpoint import Checkpoint, Progress
+from pipeline.cli.checkpoint import Checkpoint, Form
 from pipeline.cli.outbox import Outgoing, Unsendable, batched
 from pipeline.cli.terminal import Meter
+from pipeline.domain.canonical import Document
 from pipeline.domain.errors import Unavailable
 from pipeline.stores.clients import translated
 
@@ -19,6 +20,29 @@ WAIT_S: Final = 0.1
 WAIT_S_MAX: Final = 5.0
 NAMED_MAX: Final = 20
 ACKNOWLEDGED_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`position` lines (in sending order) are settled; `days` is by how much they were moved to now, if they were."""
+
+    position: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
+    days: int | None = None
+
+
+def _progress(said: Document) -> Progress:
+    progress = Progress(**said)
+    counts = (progress.position, progress.sent, progress.sent_bytes)
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("counts are numbers from 0")
+    if type(progress.days) not in (int, type(None)):
+        raise ValueError("days are a number, or none")
+    return progress
+
+
+PROGRESS: Final = Form("send/1", asdict, _progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +116,11 @@ def _entry(key: str, message: Outgoing) -> dict[str, str]:
 
 
 async def send_all(
-    items: Iterable[Outgoing | Unsendable], outbox: SqsOutbox, start: Progress, checkpoint: Checkpoint | None, meter: Meter
+    items: Iterable[Outgoing | Unsendable],
+    outbox: SqsOutbox,
+    start: Progress,
+    checkpoint: Checkpoint[Progress] | None,
+    meter: Meter,
 ) -> Sent:
     """Send all items behind `start.position`, in order; the checkpoint is written after each batch, removed at the end."""
     progress, failed = start, 0

@@ -19,9 +19,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from consumers.queue_door import QueueDoor
-from pipeline.cli.checkpoint import Progress
 from pipeline.cli.outbox import Queue, addressed, read_lines
-from pipeline.cli.sending import SqsOutbox, send_all
+from pipeline.cli.sending import Progress, SqsOutbox, send_all
 from pipeline.cli.terminal import Meter
 from pipeline.domain.controls import NO_CONTROLS
 from pipeline.domain.correlation import Window

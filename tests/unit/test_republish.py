@@ -1,7 +1,6 @@
 """Republished is what is stored, all of it, in order, at its rate; what can't be is named; what ends a run loses none."""
 
 import asyncio
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,7 +12,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from pipeline.cli.republish_marks import MarksFile
+from pipeline.cli.checkpoint import Checkpoint
+from pipeline.cli.republish_marks import MARKS
 from pipeline.domain.canonical import Document, canonical_bytes, parse_document
 from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.services.ports import FailedRecord
@@ -314,7 +314,7 @@ def test_whenever_it_dies_the_next_run_loses_nothing(tmp_path: Path, rng: random
     store = lives()
     everything = keys_of(documents_of(store))
     for start in range(1, 18):
-        at = MarksFile.of(tmp_path / str(start), ["target", "question"])
+        at = Checkpoint.of(MARKS, tmp_path / str(start), ["target", "question"])
         out: set[tuple[str, int]] = set()
         deaths, sent = 0, 0
         while True:
@@ -334,26 +334,3 @@ def test_whenever_it_dies_the_next_run_loses_nothing(tmp_path: Path, rng: random
         assert out == everything, f"killed at call {start}"
         if deaths == 1:
             assert sent <= len(everything) + 4 * 7 * 2, "it began from the start again"
-
-
-DAMAGES: dict[str, Callable[[str], str]] = {
-    "torn": lambda text: text[:-20],
-    "empty": lambda text: "",
-    "of another version": lambda text: text.replace('"version": 1', '"version": 2'),
-    "counted below 0": lambda text: text.replace('"published": ', '"published": -'),
-    "a part that is a number": lambda text: text.replace('"done": [', '"done": [1, '),
-    "half a place": lambda text: json.dumps(json.loads(text) | {"places": {"0/3": ["a"]}}),
-    "of another question": lambda text: json.dumps(json.loads(text) | {"key": "another"}),
-    "a list": lambda text: "[]",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_marks_that_can_not_be_trusted_are_none(tmp_path: Path, damage: str) -> None:
-    at = MarksFile.of(tmp_path, ["target", "question"])
-    marks = Marks({"0/3": ("one", 7)}, {"1/3"}, 20, 10, 1)
-    at.write(marks)
-    assert at.read() == marks
-    at.path.write_text(DAMAGES[damage](at.path.read_text()))
-    assert at.read() is None
-    assert MarksFile.of(tmp_path, ["target", "another question"]).path != at.path

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from pipeline.cli.asked import asked_as_said
-from pipeline.cli.checkpoint import Progress
 from pipeline.cli.following import Ending
 from pipeline.cli.leads import Source, leads
 from pipeline.cli.messages import Mappings
 from pipeline.cli.outbox import Queue
 from pipeline.cli.send import Order, _report, recording_of, send_recording
-from pipeline.cli.sending import ACKNOWLEDGED_MAX, Acknowledged, Sent, SqsOutbox
+from pipeline.cli.sending import ACKNOWLEDGED_MAX, Acknowledged, Progress, Sent, SqsOutbox
 from pipeline.cli.session import Invocation
 from pipeline.cli.target import Selection
 from pipeline.cli.terminal import Meter, Screen
