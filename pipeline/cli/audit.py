@@ -14,7 +14,7 @@ from rich.text import Text
 from pipeline.cli.audit_question import Question
 from pipeline.cli.audit_reading import read_export, read_incident, read_table
 from pipeline.cli.audit_view import SHOWN, Newest, Tally, actor_of, deeds_table, tally_table
-from pipeline.cli.finding import find_incident, is_full_id
+from pipeline.cli.finding import find_incident, full_id, is_full_id
 from pipeline.cli.replay_scope import Exports, TablePrefix, exports_at, stored_in
 from pipeline.cli.session import Invocation, open_session, run
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, CommandError, Screen, cell, time_of
@@ -160,10 +160,7 @@ class Answer:
 async def _of_export(invocation: Invocation, answer: Answer, export: Export) -> None:
     question = answer.question
     if question.incident is not None:
-        if not is_full_id(question.incident):
-            message = f"{question.incident} is not a whole id; in an export ids must be."
-            raise CommandError(message, "opx list --json", REFUSED)
-        answer.question = replace(question, incident=question.incident.strip().lower())
+        answer.question = replace(question, incident=full_id(question.incident))
     try:
         await read_export(invocation, export, answer.question, answer.take)
     except ExportError as error:

@@ -39,6 +39,13 @@ def is_full_id(text: str) -> bool:
     return _ID.fullmatch(text.strip().lower()) is not None
 
 
+def full_id(text: str) -> str:
+    """Return a whole id as it is stored; raise where it is the beginning of one: an export can't be asked for the rest."""
+    if not is_full_id(text):
+        raise CommandError(f"{text} is not a whole id; in an export ids must be.", "opx list --json", REFUSED)
+    return text.strip().lower()
+
+
 async def identity_of(operator: AsyncOperator, text: str, opx: str) -> str:
     """Return the id that `text` means, looked for among the newest incidents; raise where none or several begin so.
 

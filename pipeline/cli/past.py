@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.finding import IncidentId, find_incident, is_full_id
+from pipeline.cli.finding import IncidentId, find_incident, full_id, is_full_id
 from pipeline.cli.replay_scope import Exports, TablePrefix, exports_at, stored_in
 from pipeline.cli.session import Invocation, Session, open_session, run
 from pipeline.cli.terminal import DONE, REFUSED, CommandError, key_values, severity_cell, state_cell, time_of
@@ -57,11 +57,10 @@ async def _stored(session: Session, text: str, tables: str | None, opx: str) -> 
 
 
 def _exported(folders: Exports, text: str, command: str) -> list[Document]:
-    if not is_full_id(text):
-        raise CommandError(f"{text} is not a whole id; in an export ids must be.", "opx list --json", REFUSED)
+    identity = full_id(text)
     exports = exports_at(folders or [], command, events_only=True)
     try:
-        return history_in(exports[Table.EVENTS], text.strip().lower())
+        return history_in(exports[Table.EVENTS], identity)
     except ExportError as error:
         raise CommandError(f"The export can't be used. {error}", f"{command} --help") from None
 

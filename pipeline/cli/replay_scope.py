@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.finding import find_incident, is_full_id
+from pipeline.cli.finding import find_incident, full_id, is_full_id
 from pipeline.cli.session import Session
 from pipeline.cli.terminal import REFUSED, CommandError, time_of
 from pipeline.domain.canonical import format_time
@@ -63,11 +63,8 @@ class Scope:
 
     @property
     def only(self) -> frozenset[bytes] | None:
-        """The ids as an export's reader takes them. Raises where one is not whole: an export can't be asked for the rest."""
-        for text in self.ids:
-            if not is_full_id(text):
-                raise CommandError(f"{text} is not a whole id; in an export ids must be.", "opx list --json", REFUSED)
-        return frozenset(text.strip().lower().encode() for text in self.ids) or None
+        """The ids as an export's reader takes them. Raises where one is not whole."""
+        return frozenset(full_id(text).encode() for text in self.ids) or None
 
     async def incident_ids(self, session: Session, stored: StoredItems, opx: str) -> AsyncIterator[str]:
         """Yield the ids of a part of the incidents: those named, or, by a scan of the events, those created in the span."""

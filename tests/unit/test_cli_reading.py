@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.cli.demo_steps import Stored, Storm, delivered, sample, walk
-from pipeline.cli.finding import find_incident, is_full_id
+from pipeline.cli.finding import find_incident, full_id, is_full_id
 from pipeline.cli.operating import explanation_of
 from pipeline.cli.subscription import UNREADABLE, Arrival, arrival_of, pattern_of
 from pipeline.cli.tail import Seen, show_arrival
@@ -96,6 +96,13 @@ def test_an_incident_that_the_api_told_is_the_stored_one() -> None:
 def test_only_a_whole_id_is_taken_unread() -> None:
     assert is_full_id(incident_in(State.OPEN).incident_id.upper())
     assert not is_full_id("1aa01e67")
+
+
+def test_an_export_is_asked_for_whole_ids_only() -> None:
+    assert full_id(f" {INCIDENT_ID.upper()}") == INCIDENT_ID
+    with pytest.raises(CommandError, match="1aa01e67 is not a whole id; in an export ids must be") as raised:
+        full_id("1aa01e67")
+    assert (raised.value.exit_code, raised.value.then) == (REFUSED, "opx list --json")
 
 
 def arrival(sequence: int, incident: str = "i", event: str | None = None) -> Arrival:
