@@ -17,13 +17,12 @@ from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.errors import Corrupt
 from pipeline.replay.exports import Export
 from pipeline.replay.lines import document_of, event_key
-from pipeline.replay.live import together
+from pipeline.replay.live import SEGMENTS, together
 from pipeline.replay.reading import lines_in
 from pipeline.stores.event_scan import DynamoEventScan, TableSize
 from pipeline.stores.items import Item, from_item
 from pipeline.stores.stored_items import StoredItems
 
-SEGMENTS: Final = 8
 LINES_AT_ONCE: Final = 2000
 # A page of a scan is what DynamoDB examined for it, found or not.
 PAGE_BYTES: Final = 1 << 20
