@@ -1,7 +1,6 @@
 """Sent again, it has one effect: by which door ever, before and after the state moved on, applied or refused."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -10,28 +9,15 @@ import httpx
 import pytest
 from botocore.session import Session
 
-from pipeline.clients.operator import Operator
 from pipeline.clients.signing import SigV4
 from pipeline.local.environment import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY
 from tests.support.bodies import alarm_body
-from tests.support.caller import WITHIN_S, Caller, calling, refusal
+from tests.support.caller import CREATED, OPENED, WITHIN_S, Caller, refusal
 from tests.support.notifications import alert, notification
 from tests.support.signed import api_url
-from tests.support.stack import Stack, told, wait_until
+from tests.support.stack import told, wait_until
 
 pytestmark = pytest.mark.engine
-CREATED, OPENED = "IncidentCreated", "IncidentOpened"
-
-
-@pytest.fixture(scope="module")
-def api(stack: Stack) -> Iterator[Operator]:
-    with calling(stack) as found:
-        yield found
-
-
-@pytest.fixture
-def caller(stack: Stack, api: Operator) -> Caller:
-    return Caller(stack, api)
 
 
 @pytest.fixture

@@ -1,29 +1,15 @@
 """An incident's life through the deployed stack, by its API and its queues: the ways it may take, and those it may not."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.clients.operator import Operator
 from pipeline.domain.ids import incident_id
 from tests.support.bodies import alarm_body
-from tests.support.caller import WITHIN_S, Caller, calling, refusal
-from tests.support.stack import Stack, wait_until
+from tests.support.caller import CREATED, OPENED, WITHIN_S, Caller, refusal
+from tests.support.stack import wait_until
 
 pytestmark = pytest.mark.engine
-CREATED, OPENED = "IncidentCreated", "IncidentOpened"
-
-
-@pytest.fixture(scope="module")
-def api(stack: Stack) -> Iterator[Operator]:
-    with calling(stack) as found:
-        yield found
-
-
-@pytest.fixture
-def caller(stack: Stack, api: Operator) -> Caller:
-    return Caller(stack, api)
 
 
 @pytest.mark.parametrize(

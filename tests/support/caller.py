@@ -16,6 +16,7 @@ from tests.support.signed import api_url
 from tests.support.stack import Stack, wait_until
 
 WITHIN_S = 60.0
+CREATED, OPENED = "IncidentCreated", "IncidentOpened"
 # The commands that lead from a declaration to a state.
 WAYS: dict[str, tuple[str, ...]] = {
     "OPEN": (),
