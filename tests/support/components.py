@@ -243,7 +243,14 @@ COMPONENTS: Final = (
     Component(
         "command line",
         None,
-        ("unit/test_cli_*::*", "unit/test_send_*::*", "e2e/test_cli::*", "e2e/test_cli_why::*", "e2e/test_cli_status::*"),
+        (
+            "unit/test_cli_*::*",
+            "unit/test_send_*::*",
+            "unit/test_checkpoint::*",
+            "e2e/test_cli::*",
+            "e2e/test_cli_why::*",
+            "e2e/test_cli_status::*",
+        ),
     ),
     Component("clients", None, ("unit/test_client_*::*", "integration/test_client_*::*")),
     Component(
