@@ -10,7 +10,7 @@ from typing import Any, Final
 from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import Kind, span
 from pipeline.domain.envelope import GENESIS_HASH, event_hash
-from pipeline.domain.ids import event_id
+from pipeline.domain.ids import event_id, event_ids
 
 # Beyond so many, the places of events are told one by one and no longer put together.
 MISPLACED_MAX: Final = 10_000
@@ -35,6 +35,7 @@ class Chain:
         self.lost = 0
         self.tip = GENESIS_HASH
         self._report = report
+        self._id_of = event_ids(incident_id)
         self._before: Document | None = None
         # Whether what the next event must chain to is known: the event before it is there, and in its place.
         self._linked = True
@@ -45,6 +46,22 @@ class Chain:
     def take(self, event: Document) -> bool:
         """Check the next event; return whether it is what was once stored under this number."""
         sequence = event.get("sequence")
+        # Nearly every event is what it should be: that is asked first, and of what isn't it is told afterwards what.
+        if (
+            self._linked
+            and self._changed is None
+            and type(sequence) is int
+            and sequence == self.last + 1
+            and event.get("previousHash") == self.tip
+            and event.get("eventId") == self._id_of(b"%d" % sequence)
+            and (said := event.get("hash")) == self.hash_of(event)
+        ):
+            self.last, self.tip, self._before = sequence, str(said), event
+            return True
+        return self._take_odd(event, sequence)
+
+    def _take_odd(self, event: Document, sequence: Any) -> bool:
+        """Take an event that has something wrong with it, or stands behind one that has."""
         if not isinstance(sequence, int) or isinstance(sequence, bool) or sequence < 1:
             return self._wrong(Kind.UNREADABLE, "sequence", "a number from 1", sequence)
         if sequence == self.last:

@@ -163,7 +163,9 @@ class Replay:
         """Take the next stored event."""
         before = self._chain.last
         sound = self._chain.take(document)
-        ranges = self._covering(document, sound) if self._coverage is not None and self._chain.last != before else []
+        ranges: list[Range] = []
+        if self._coverage is not None and self._chain.last != before:
+            ranges = self._covering(document, sound)
         if not sound:
             return
         try:
@@ -327,9 +329,11 @@ def _kind_of(recorded: Document) -> Hashable:
     apart = None
     if "keyEndedAt" in inputs:
         apart = parse_time(inputs["newestObservedAt"]) - parse_time(inputs["keyEndedAt"])
-    rest = tuple(sorted((name, value) for name, value in inputs.items() if name not in _TIMES))
+    rest = dict(inputs)
+    for name in _TIMES:
+        rest.pop(name, None)
     said = (recorded["outcome"], recorded.get("rule"), recorded["policyId"], recorded["policyVersion"])
-    return (*said, recorded["policyDigest"], apart, rest)
+    return (*said, recorded["policyDigest"], apart, frozenset(rest.items()))
 
 
 def compare(incident_id: str, expected: Document, found: Document) -> tuple[Divergence, ...]:

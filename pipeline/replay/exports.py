@@ -4,15 +4,16 @@ An export to S3 is a folder with two manifests and gzipped files of DynamoDB-JSO
 one point in time are what a replay compares; other points in time would show what was written between as damage.
 """
 
-import gzip
 import json
-import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
 from typing import Any, Final
+
+from isal import igzip, igzip_lib
 
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.errors import Corrupt, Unavailable
@@ -129,6 +130,16 @@ def _json(path: Path) -> dict[str, Any]:
     return document
 
 
+@contextmanager
+def opened(file: DataFile) -> Iterator[Iterable[bytes]]:
+    """Open a file of an export and give its lines. Raises `ExportError` where it is damaged."""
+    try:
+        with igzip.open(file.path, "rb") as lines:  # type: ignore[no-untyped-call]
+            yield lines
+    except (EOFError, igzip_lib.IsalError, igzip.BadGzipFile) as error:  # type: ignore[misc] # its type stub has it as a variable
+        raise ExportError(f"{file.path}: damaged: {error}") from None
+
+
 @dataclass(slots=True)
 class Spread:
     """What came of spreading: how many items, and what of them could not be placed."""
@@ -167,11 +178,8 @@ def spread_files(
             _check_md5(file)
             before = spread.items
             spreading = Spreading(table, incidents, pointers, only, spread)
-            try:
-                with gzip.open(file.path, "rb") as lines:
-                    spreading.place_all(lines)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise ExportError(f"{file.path}: damaged: {error}") from None
+            with opened(file) as lines:
+                spreading.place_all(lines)
             if (found := spread.items - before) != file.items:
                 raise ExportError(f"{file.path}: {found} items, where the manifest says {file.items}")
     return spread
@@ -202,16 +210,15 @@ class Spreading:
                 self.place(line.rstrip(b"\r\n"))
             return
         # The events are most of what there is: what the others need is not asked for each of them.
-        put, spread, number = self._incidents.put, self.spread, 0
+        put, number = self._incidents.put, 0
         for line in lines:
-            line = line.rstrip(b"\r\n")
-            key, sequence = quick_event_key(line)
-            if key:
-                put(key, sequence, Rank.EVENT, line)
-                number += 1
+            keys = quick_event_key(line)
+            if keys is None:
+                self.place(line.rstrip(b"\r\n"))
             else:
-                self.place(line)
-        spread.items += number
+                put(*keys, Rank.EVENT, line)
+                number += 1
+        self.spread.items += number
 
     def place(self, line: bytes) -> None:
         """Put one item's line where it belongs; one that can't be placed is told and stops nothing."""

@@ -4,7 +4,6 @@ Not a second meaning: the tests hold it to the core's fold over every history th
 differ, the core's own fold decides (see `partition`). What it doesn't know it hands to the core.
 """
 
-from decimal import Decimal
 from typing import Any, Final
 
 from pipeline.domain.canonical import Document
@@ -31,24 +30,36 @@ class DocumentFold:
     def __init__(self) -> None:
         self._row: Document = {}
         self._metadata: Document = {}
+        self._severity = ""
+        self._schema_version = 1
+        # The last event, and the last that controls: what a row says of them is asked for once, at the end.
+        self._last: Document = {}
+        self._controlling: Document = {}
 
     @property
     def control_version(self) -> int:
-        version: int = self._row["controlVersion"]
+        version: int = self._controlling["sequence"]
         return version
 
     def row(self) -> Document:
-        row = self._row
-        number = shard(row["incidentId"], STATE_SHARDS), shard(row["incidentId"], SERVICE_SHARDS)
-        return {
-            **row,
+        last, identity, service = self._last, self._row["incidentId"], self._row["service"]
+        row = {
+            **self._row,
+            "state": last["newState"],
+            "severity": self._severity,
+            "updatedAt": last["timestamp"],
+            "authority": self._controlling["actor"],
+            "version": last["sequence"],
+            "controlVersion": self._controlling["sequence"],
+            "lastEventHash": last["hash"],
             "metadata": self._metadata,
-            "pk": row["incidentId"],
-            "stateShard": f"{row['state']}#{number[0]}",
-            "serviceShard": f"{row['service']}#{number[1]}",
-            "createdShard": str(shard(row["incidentId"], CREATED_SHARDS)),
-            "createdKey": f"{row['createdAt']}#{row['incidentId'][:8]}",
+            "pk": identity,
+            "stateShard": f"{last['newState']}#{shard(identity, STATE_SHARDS)}",
+            "serviceShard": f"{service}#{shard(identity, SERVICE_SHARDS)}",
+            "createdShard": str(shard(identity, CREATED_SHARDS)),
+            "createdKey": f"{self._row['createdAt']}#{identity[:8]}",
         }
+        return row if self._schema_version == 1 else row | {"schemaVersion": self._schema_version}
 
     def take(self, event: Document) -> None:
         """Fold one stored event in. Raises KeyError or ValueError for what no history of opx holds."""
@@ -57,13 +68,21 @@ class DocumentFold:
         kind, fact = event["eventType"], event["metadata"]
         if kind == "IncidentCreated":
             self._create(event, fact)
-            return
-        if not self._row:
+        elif not self._row:
             raise ValueError("a history starts with IncidentCreated")
-        metadata = self._metadata
-        if kind == "EvidenceAttached":
+        elif kind == "EvidenceAttached":
             self._attach(fact, event["actor"])
-        elif kind in ("PromotionDecided", "IncidentOpened"):
+        elif kind not in _NOTHING:
+            self._take_other(kind, fact, event)
+        self._last, self._severity = event, fact["severity"]
+        if event["schemaVersion"] > self._schema_version:
+            self._schema_version = event["schemaVersion"]
+        if kind not in _UNCONTROLLED:
+            self._controlling = event
+
+    def _take_other(self, kind: str, fact: Document, event: Document) -> None:
+        metadata = self._metadata
+        if kind in ("PromotionDecided", "IncidentOpened"):
             promotion = metadata["promotion"]
             promotion["outcome"] = fact["decision"]["outcome"]
             if promotion["outcome"] == _PROMOTE:
@@ -75,19 +94,8 @@ class DocumentFold:
         elif kind == "IncidentLinked":
             related = {"relation": fact["relation"], "target": fact["target"]}
             metadata["related"] = (*metadata.get("related", ()), related)[-RELATED_MAX:]
-        elif kind not in _NOTHING:
+        else:
             raise ValueError(f"no event is called {kind}")
-        row = self._row
-        row["state"] = event["newState"]
-        row["severity"] = fact["severity"]
-        row["updatedAt"] = event["timestamp"]
-        row["version"] = event["sequence"]
-        row["lastEventHash"] = event["hash"]
-        if event["schemaVersion"] > row.get("schemaVersion", 1):
-            row["schemaVersion"] = event["schemaVersion"]
-        if kind not in _UNCONTROLLED:
-            row["authority"] = event["actor"]
-            row["controlVersion"] = event["sequence"]
 
     def _create(self, event: Document, fact: Document) -> None:
         seen = fact["observation"]
@@ -95,40 +103,35 @@ class DocumentFold:
             "dedupKey": fact["dedupKey"],
             "occurrence": fact["occurrence"],
             **{name: fact[name] for name in _KEPT if name in fact},
-            "evidence": _with_evidence({"count": 0, "newest": ()}, fact.get("evidence", ()))
-            | {"lastObservation": seen["kind"]},
+            "evidence": {"count": 0, "newest": (), "lastObservation": seen["kind"]},
             "promotion": _first(fact["policyId"], seen, event["actor"]["authorityType"], fact.get("keyEndedAt")),
         }
+        _add_evidence(self._metadata["evidence"], fact.get("evidence", ()))
         self._row = {
             "incidentId": event["incidentId"],
-            "state": event["newState"],
-            "severity": fact["severity"],
             "service": fact["service"],
             "title": fact["title"],
             "description": fact["description"],
             "createdAt": event["timestamp"],
-            "updatedAt": event["timestamp"],
-            "authority": event["actor"],
-            "version": event["sequence"],
-            "controlVersion": event["sequence"],
-            "lastEventHash": event["hash"],
         }
-        if event["schemaVersion"] > 1:
-            self._row["schemaVersion"] = event["schemaVersion"]
+        self._controlling = event
 
     def _attach(self, fact: Document, actor: Document) -> None:
         metadata = self._metadata
-        evidence = _with_evidence(metadata["evidence"], fact.get("evidence", ()))
+        evidence = metadata["evidence"]
+        if "evidence" in fact:
+            _add_evidence(evidence, fact["evidence"])
         if (seen := fact.get("observation")) is not None:
             evidence["lastObservation"] = seen["kind"]
-            under = fact.get("policies", ())
-            metadata["promotion"] = _accumulate(metadata["promotion"], seen, actor["authorityType"], under)
-        metadata["evidence"] = evidence
+            if seen["kind"] in _TROUBLE:
+                metadata["promotion"] = _accumulate(
+                    metadata["promotion"], seen, actor["authorityType"], fact.get("policies", ())
+                )
 
 
-def _with_evidence(summary: Document, items: tuple[Document, ...]) -> Document:
-    newest = (*summary["newest"], *(item["ref"] for item in items))[-NEWEST_MAX:]
-    return summary | {"count": summary["count"] + len(items), "newest": newest}
+def _add_evidence(summary: Document, items: tuple[Document, ...]) -> None:
+    summary["count"] += len(items)
+    summary["newest"] = (*summary["newest"], *[item["ref"] for item in items])[-NEWEST_MAX:]
 
 
 def _first(policy_id: str, seen: Document, authority_type: str, key_ended_at: str | None) -> Document:
@@ -147,8 +150,9 @@ def _first(policy_id: str, seen: Document, authority_type: str, key_ended_at: st
 
 
 def _accumulate(promotion: Document, seen: Document, authority_type: str, policies: tuple[str, ...]) -> Document:
+    """Return what waits for the gate after one more observation of trouble: mostly `promotion` itself, changed."""
     detections = seen.get("detections", 1)
-    if seen["kind"] not in _TROUBLE or detections == 0:
+    if detections == 0:
         return promotion
     waits = promotion.get("outcome") != _PROMOTE
     newest = max(promotion["newestObservedAt"], seen["observedAt"])
@@ -157,23 +161,24 @@ def _accumulate(promotion: Document, seen: Document, authority_type: str, polici
             return promotion
         held = min(filter(None, (promotion.get("maintenance"), seen["maintenance"])))
         return promotion | {"newestObservedAt": newest, "maintenance": held}
-    under = set(policies) or {promotion["policyId"]}
     if promotion["detections"] == 0 and waits:
-        first, *others = sorted(under)
+        first, *others = sorted(set(policies) or {promotion["policyId"]})
         begun = _first(first, seen, authority_type, promotion.get("keyEndedAt"))
         return _present(begun | {"outcome": promotion.get("outcome"), "policies": tuple(others[:POLICIES_MAX]) or None})
-    update: dict[str, Any] = {
-        "newestObservedAt": newest,
-        "confidence": max(promotion["confidence"], seen["confidence"], key=Decimal),
-        "detections": promotion["detections"] + detections,
+    promotion["newestObservedAt"] = newest
+    promotion["confidence"] = max(promotion["confidence"], seen["confidence"])
+    promotion["detections"] += detections
+    if not waits:
+        return promotion
+    under = set(policies) or {promotion["policyId"]}
+    known = set(promotion.get("authorityTypes", (_SYSTEM,)))
+    further = {*promotion.get("policies", ()), *under} - {promotion["policyId"]}
+    waiting = {
+        "authorityTypes": _beyond_system(known | {authority_type}),
+        "policies": tuple(sorted(further)[:POLICIES_MAX]) or None,
+        "ageS": min(seen.get("ageS", 0), promotion.get("ageS", 0)) or None,
     }
-    if waits:
-        known = set(promotion.get("authorityTypes", (_SYSTEM,)))
-        further = {*promotion.get("policies", ()), *under} - {promotion["policyId"]}
-        update["authorityTypes"] = _beyond_system(known | {authority_type})
-        update["policies"] = tuple(sorted(further)[:POLICIES_MAX]) or None
-        update["ageS"] = min(seen.get("ageS", 0), promotion.get("ageS", 0)) or None
-    return _present(promotion | update)
+    return _present(promotion | waiting)
 
 
 def _beyond_system(kinds: set[str]) -> tuple[str, ...] | None:

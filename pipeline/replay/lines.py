@@ -23,9 +23,11 @@ from pipeline.stores.items import Item, from_item
 # caller's own data can hold the same names, and then the line is read as a whole.
 _INCIDENT: Final = b'"incidentId":{"S":"'
 _SEQUENCE: Final = b'"sequence":{"N":"'
+_INCIDENT_LENGTH: Final = len(_INCIDENT)
+_SEQUENCE_LENGTH: Final = len(_SEQUENCE)
 _ID_LENGTH: Final = 36
 _DIGITS_MAX: Final = 16
-_ID: Final = re.compile(rb'[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"')
+_ID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _EXACT_DIGITS_MAX: Final = 15
 
 
@@ -55,7 +57,7 @@ def item_of(line: bytes) -> Item:
 def event_key(line: bytes) -> tuple[bytes, int]:
     """Return the incidentId and sequence of an event's line. Raises `Corrupt` where it has none."""
     found = quick_event_key(line)
-    if found[0]:
+    if found is not None:
         return found
     item = item_of(line)
     try:
@@ -67,66 +69,88 @@ def event_key(line: bytes) -> tuple[bytes, int]:
         raise Corrupt(f"a line is not an event: {type(error).__name__}: {error}") from None
 
 
-def quick_event_key(line: bytes) -> tuple[bytes, int]:
-    """Return the keys of an event's line where they are plain to see, an incident's id as it must be; else an empty one."""
+def quick_event_key(line: bytes) -> tuple[bytes, int] | None:
+    """Return the keys of an event's line where they are plain to see, an incident's id as it must be; else None."""
     at, number = line.find(_INCIDENT), line.find(_SEQUENCE)
     if at >= 0 and number >= 0 and line.find(_INCIDENT, at + 1) < 0 and line.find(_SEQUENCE, number + 1) < 0:
-        key = line[at + len(_INCIDENT) : at + len(_INCIDENT) + _ID_LENGTH + 1]
-        digits = line[number + len(_SEQUENCE) : line.find(b'"', number + len(_SEQUENCE))]
-        if _ID.fullmatch(key) and digits.isdigit() and len(digits) <= _DIGITS_MAX:
-            return key[:_ID_LENGTH], int(digits)
-    return b"", 0
+        at, number = at + _INCIDENT_LENGTH, number + _SEQUENCE_LENGTH
+        key = line[at : at + _ID_LENGTH]
+        sequence = _whole_number(line[number : line.find(b'"', number)])
+        if sequence >= 0 and line[at + _ID_LENGTH : at + _ID_LENGTH + 1] == b'"' and _is_id(key):
+            return key, sequence
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _whole_number(digits: bytes) -> int:
+    return int(digits) if digits.isdigit() and len(digits) <= _DIGITS_MAX else -1
+
+
+# An incident's events lie together in an export.
+@lru_cache(maxsize=64)
+def _is_id(key: bytes) -> bool:
+    return _ID.fullmatch(key) is not None
 
 
 def document_of(line: bytes) -> Document:
     """Return the document in a line. Raises `Corrupt` on what opx never writes."""
-    item = item_of(line)
     try:
-        return {name: inner["S"] if "S" in inner else _value(inner) for name, inner in item.items()}
+        return _unwrapped(orjson.loads(line)["Item"])
     except (ValueError, AttributeError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        item_of(line)
         raise Corrupt(f"an item's attribute is not one of DynamoDB's: {type(error).__name__}: {error}") from None
 
 
+def _unwrapped(members: dict[str, Any]) -> Document:
+    # In place, as nobody else holds them; the commonest kinds first, and no call for a text.
+    for name, attribute in members.items():
+        if "S" in attribute:
+            members[name] = attribute["S"]
+        elif "M" in attribute:
+            members[name] = _unwrapped(attribute["M"])
+        elif "N" in attribute:
+            members[name] = _number(attribute["N"])
+        else:
+            members[name] = _value(attribute)
+    return members
+
+
 def _value(attribute: dict[str, Any]) -> Any:
-    # Texts, which most values are, are taken where they stand: no call for each.
+    if "S" in attribute:
+        return attribute["S"]
     if "M" in attribute:
-        return {name: inner["S"] if "S" in inner else _value(inner) for name, inner in attribute["M"].items()}
+        return _unwrapped(attribute["M"])
     if "L" in attribute:
-        return tuple([inner["S"] if "S" in inner else _value(inner) for inner in attribute["L"]])
-    if "N" in attribute:
-        text = attribute["N"]
-        if len(text) <= _EXACT_DIGITS_MAX and text.isdecimal():
-            return int(text)
-        return _fraction(text)
-    # Seldom: truth, null, and what opx never writes.
+        return tuple([_value(inner) for inner in attribute["L"]])
+    # Numbers in lists, truth, null, and what opx never writes: seldom.
     return from_item({"value": attribute})["value"]
 
 
 @lru_cache(maxsize=4096)
-def _fraction(text: str) -> int | Decimal:
-    # Confidences, of which there are few.
+def _number(text: str) -> int | Decimal:
+    # Sequences and confidences: the same few again and again.
+    if len(text) <= _EXACT_DIGITS_MAX and text.isdecimal():
+        return int(text)
     number: int | Decimal = from_item({"value": {"N": text}})["value"]
     return number
 
 
 def hash_of(event: Document) -> str:
-    """Return the hash a stored event must carry, as `event_hash` does."""
-    made = quick_hash(event)
-    # A mistake of the fast writer must never be called a damaged event.
-    return made if made == event.get("hash") else event_hash(event)
-
-
-def quick_hash(event: Document) -> str:
-    """Return the hash of a canonical document without its own `hash`, by the fast writer."""
-    said = event.pop("hash", _ABSENT)
+    """Return the hash a stored event must carry, as `event_hash` does. Raises `Corrupt` for what no event can hold."""
+    said = event.pop("hash", None)
     try:
-        return sha256(orjson.dumps(event, default=_plain, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        made = sha256(_dumps(event, _plain, _SORTED)).hexdigest()
+        # A mistake of the fast writer must never be called a damaged event.
+        return made if made == said else event_hash(event)
+    except TypeError as error:
+        raise Corrupt(f"an event without a canonical form: {error}") from None
     finally:
-        if said is not _ABSENT:
+        if said is not None:
             event["hash"] = said
 
 
-_ABSENT: Final = object()
+_dumps: Final = orjson.dumps
+_SORTED: Final = orjson.OPT_SORT_KEYS
 
 
 def _plain(value: Any) -> Any:

@@ -8,8 +8,6 @@ import json
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Final, Self, TextIO
 
@@ -24,12 +22,12 @@ from pipeline.replay.folding import DocumentFold
 from pipeline.replay.lines import document_of, hash_of, item_of, line_of
 from pipeline.replay.ranks import PointerRank, Rank
 from pipeline.replay.seals import Sealed, sum_with
-from pipeline.replay.spill import Entry, SpillWriter, entries
+from pipeline.replay.spill import Entry, RawEntry, SpillWriter, by_key, entry_of
 from pipeline.stores.items import Item, from_item, incident_item, read_receipt, to_item
 
-# As plain numbers: compared once an event.
-_ROW: Final = int(Rank.ROW)
-_EVENT: Final = int(Rank.EVENT)
+# As they are read: compared once an event.
+_ROW: Final = b"%d" % Rank.ROW
+_EVENT: Final = b"%d" % Rank.EVENT
 _OF_THE_FOLD: Final = frozenset({Kind.ROW, Kind.UNREADABLE})
 # Events of one incident that are kept for the core's own fold; what is longer goes by the fast one.
 ASKED_AGAIN_MAX: Final = 2_000
@@ -107,8 +105,7 @@ def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: W
         found = stack.enter_context(_Lines(folder / FOUND, part))
         sealing = stack.enter_context(_Lines(folder / SEALS, part)) if wanted.seal else None
         pointers = stack.enter_context(SpillWriter(folder / POINTERS, f"creations-{part}", len(part)))
-        ordered = entries(files, folder / f"runs-{part}")
-        for key, group in groupby(ordered, key=attrgetter("key")):
+        for key, group in by_key(files, folder / f"runs-{part}"):
             incident = Replaying(key.decode(), wanted, policies, judged)
             told = incident.take_all(group)
             if incident.left_out:
@@ -185,26 +182,30 @@ class Replaying:
         self._row: Document | None = None
         self._lines: list[bytes] = []
 
-    def take_all(self, group: Iterable[Entry]) -> tuple[Divergence, ...]:
-        began = False
-        for entry in group:
-            if not began and entry.rank != _ROW:
-                began = True
-                if self._wanted.rows and not self.rows:
-                    self.replay.row(None)
+    def take_all(self, group: Iterator[RawEntry]) -> tuple[Divergence, ...]:
+        """Take all there is of it; return what is wrong."""
+        began, take, kept = False, self.replay.event, self._lines
+        for raw in group:
+            _, place, rank, line = raw
+            if not began and rank != _ROW:
+                began = self._begin()
             try:
-                if entry.rank == _EVENT:
-                    self._take_event(entry)
-                else:
-                    self._take_other(entry)
+                if rank != _EVENT:
+                    self._take_other(entry_of(raw))
+                    continue
+                document = document_of(line)
+                if self._of_a_span and int(place) == 1 and not self._wanted.includes(str(document.get("timestamp", ""))):
+                    self.left_out = True
+                    # The rest of the group is read past by whoever asks for the next.
+                    return ()
+                self.events += 1
+                if len(kept) < ASKED_AGAIN_MAX:
+                    kept.append(line)
+                take(document)
             except (Corrupt, Rejected, Unavailable) as error:
-                self._unread(entry, error)
-            if self.left_out:
-                for _ in group:
-                    pass
-                return ()
-        if not began and self._wanted.rows and not self.rows:
-            self.replay.row(None)
+                self._unread(entry_of(raw), error)
+        if not began:
+            self._begin()
         return (*self._unreadable, *self._confirmed(self.replay.finish()), *self._sealed)
 
     def _confirmed(self, found: tuple[Divergence, ...]) -> tuple[Divergence, ...]:
@@ -223,15 +224,11 @@ class Replaying:
             one for one in found if one.kind not in _OF_THE_FOLD or one.where == "version" or (one.kind, one.where) in said
         )
 
-    def _take_event(self, entry: Entry) -> None:
-        document = document_of(entry.line)
-        if self._of_a_span and entry.place == 1 and not self._wanted.includes(str(document.get("timestamp", ""))):
-            self.left_out = True
-            return
-        self.events += 1
-        if len(self._lines) < ASKED_AGAIN_MAX:
-            self._lines.append(entry.line)
-        self.replay.event(document)
+    def _begin(self) -> bool:
+        # A row comes before all else: now there is none.
+        if self._wanted.rows and not self.rows:
+            self.replay.row(None)
+        return True
 
     def _take_other(self, entry: Entry) -> None:
         if entry.rank == Rank.ROW:
@@ -246,13 +243,13 @@ class Replaying:
     def _unread(self, entry: Entry, error: Exception) -> None:
         """Tell of what can't be read, once: what it should have covered is not missing as well."""
         where = f"event {entry.place}"
-        if entry.rank == _EVENT:
+        if entry.rank == Rank.EVENT:
             self.replay.lost(entry.place)
         elif entry.rank == Rank.RECEIPT:
             item = item_of(entry.line)
             where = f"receipt {item.get('pk', {}).get('S', '')}"
             self.replay.covered(*events_of(item))
-        elif entry.rank == _ROW:
+        elif entry.rank == Rank.ROW:
             where = "row"
         self._tell(Kind.UNREADABLE, where, "readable", str(error))
 
@@ -298,8 +295,8 @@ def replay_pointers(part: str, files: tuple[Path, ...], folder: Path) -> Counts:
     """Compare the pointers of a partition with the creations that should have moved them."""
     counts = Counts()
     with _Lines(folder / FOUND, f"pointers-{part}") as found:
-        for key, group in groupby(entries(files, folder / f"runs-p{part}"), key=attrgetter("key")):
-            told = tuple(check_key(key.decode(), group, counts))
+        for key, group in by_key(files, folder / f"runs-p{part}"):
+            told = tuple(check_key(key.decode(), map(entry_of, group), counts))
             counts.tell(told)
             for one in told:
                 found.write(json.dumps(one.to_document()))

@@ -1,11 +1,9 @@
 """Read events out of an export one after the other, in no order: one incident's, or all of them."""
 
-import gzip
-import zlib
 from collections.abc import Iterator
 
 from pipeline.domain.canonical import Document
-from pipeline.replay.exports import Export, ExportError
+from pipeline.replay.exports import Export, ExportError, opened
 from pipeline.replay.lines import document_of, event_key
 
 
@@ -13,13 +11,10 @@ def lines_in(export: Export) -> Iterator[bytes]:
     """Yield the lines of an export. Raises `ExportError` where a file is damaged or not as long as the manifest says."""
     for file in export.files:
         number = 0
-        try:
-            with gzip.open(file.path, "rb") as lines:
-                for line in lines:
-                    number += 1
-                    yield line
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ExportError(f"{file.path}: damaged: {error}") from None
+        with opened(file) as lines:
+            for line in lines:
+                number += 1
+                yield line
         if number != file.items:
             raise ExportError(f"{file.path}: {number} items, where the manifest says {file.items}")
 

@@ -5,18 +5,23 @@ read in the order of its keys; what is too large to be sorted in memory is sorte
 """
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import lru_cache
 from itertools import groupby
+from operator import itemgetter, methodcaller
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 # From so many lines on they go into 256 files, instead of 16: opening files is most of the work where there is little else.
 MANY: Final = 60_000
 # What is sorted in memory at once; as Python objects it takes about twice that.
 RUN_BYTES_MAX: Final = 4 * 1024 * 1024
-# As many of these as there are partitions are open in each process that writes.
-BUFFER_BYTES: Final = 8 * 1024
+# What all of a writer's open partitions together hold back, so that it is the same for few and for many of them.
+WRITE_BUFFERS_BYTES: Final = 4 * 1024 * 1024
+READ_BUFFER_BYTES: Final = 256 * 1024
+# As many of these as there are runs are open at once.
+RUN_BUFFER_BYTES: Final = 32 * 1024
 # Runs that are read at once; what is more is merged in rounds.
 MERGED_MAX: Final = 64
 
@@ -30,6 +35,10 @@ class Entry(NamedTuple):
     line: bytes
 
 
+# An entry as it is read: its key, place and rank in digits, its line. No object is made of it, as most are read once.
+RawEntry = list[bytes]
+
+
 class SpillWriter:
     """Writes entries into partitions under a folder; `name` tells its writers apart, `digits` is the same for all."""
 
@@ -37,25 +46,36 @@ class SpillWriter:
         self.folder = folder
         self.name = name
         self.digits = digits
-        self._files: dict[bytes, BinaryIO] = {}
+        self._files = ExitStack()
+        self._writes: dict[bytes, Callable[[bytes], int]] = {}
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
+        self._writes.clear()
+        self._files.close()
 
     def put(self, key: bytes, place: int, rank: int, line: bytes) -> None:
-        """Keep a line. `key` begins with two hexadecimal digits; equal keys come back together, by place, then rank."""
+        """Keep a line, with its end or without. `key` begins with two hexadecimal digits.
+
+        Equal keys come back together, by place, then rank.
+        """
         part = key[: self.digits]
-        file = self._files.get(part)
-        if file is None:
-            path = self.folder / f"{part.decode()}.{self.name}"
-            file = self._files[part] = path.open("ab", buffering=BUFFER_BYTES)
-        file.write(b"%b %016d %d %b\n" % (key, place, rank, line))
+        write = self._writes.get(part) or self._opened(part)
+        write(key + _mark(place, rank) + (line if line.endswith(b"\n") else line + b"\n"))
+
+    def _opened(self, part: bytes) -> Callable[[bytes], int]:
+        path = self.folder / f"{part.decode()}.{self.name}"
+        file = self._files.enter_context(path.open("ab", buffering=WRITE_BUFFERS_BYTES >> (4 * self.digits)))
+        self._writes[part] = file.write
+        return file.write
+
+
+@lru_cache(maxsize=4096)
+def _mark(place: int, rank: int) -> bytes:
+    return b" %016d %d " % (place, rank)
 
 
 def digits_for(lines: int) -> int:
@@ -71,14 +91,24 @@ def partitions(folder: Path) -> dict[str, tuple[Path, ...]]:
     return {part: tuple(files) for part, files in groupby(named, key=lambda path: path.name.partition(".")[0])}
 
 
-def entries(files: Iterable[Path], scratch: Path, run_bytes: int = RUN_BYTES_MAX) -> Iterator[Entry]:
-    """Yield a partition's entries in order: by key, place and rank. `scratch` is a folder of the caller's own.
+def by_key(
+    files: Iterable[Path], scratch: Path, run_bytes: int = RUN_BYTES_MAX
+) -> Iterator[tuple[bytes, Iterator[RawEntry]]]:
+    """Yield a partition's keys in order, each with its entries by place and rank. `scratch` is a folder of the caller's own.
 
     A line keeps its end, which no reader of JSON minds.
     """
-    for raw in _in_order(files, scratch, run_bytes):
-        key, place, rank, line = raw.split(b" ", 3)
-        yield Entry(key, int(place), int(rank), line)
+    return groupby(map(_FIELDS_OF, _in_order(files, scratch, run_bytes)), key=_KEY_OF)
+
+
+_FIELDS_OF: Final = methodcaller("split", b" ", 3)
+_KEY_OF: Final = itemgetter(0)
+
+
+def entry_of(raw: RawEntry) -> Entry:
+    """Return an entry that was read."""
+    key, place, rank, line = raw
+    return Entry(key, int(place), int(rank), line)
 
 
 def _in_order(files: Iterable[Path], scratch: Path, run_bytes: int) -> Iterator[bytes]:
@@ -86,10 +116,10 @@ def _in_order(files: Iterable[Path], scratch: Path, run_bytes: int) -> Iterator[
     held: list[bytes] = []
     size = 0
     for path in files:
-        with path.open("rb") as file:
-            for raw in file:
-                held.append(raw)
-                size += len(raw)
+        with path.open("rb", buffering=READ_BUFFER_BYTES) as file:
+            while lines := file.readlines(run_bytes - size):
+                held += lines
+                size += sum(map(len, lines))
                 if size >= run_bytes:
                     runs.append(_written(sorted(held), scratch, len(runs)))
                     held, size = [], 0
@@ -110,7 +140,7 @@ def _in_order(files: Iterable[Path], scratch: Path, run_bytes: int) -> Iterator[
 def _written(lines: Iterable[bytes], scratch: Path, number: int) -> Path:
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / f"run-{number}"
-    with path.open("wb") as file:
+    with path.open("wb", buffering=READ_BUFFER_BYTES) as file:
         file.writelines(lines)
     return path
 
@@ -119,6 +149,6 @@ def _merged(runs: Iterable[Path]) -> Iterator[bytes]:
     """Yield the lines of sorted runs in order, and remove the runs."""
     runs = tuple(runs)
     with ExitStack() as stack:
-        yield from heapq.merge(*(stack.enter_context(path.open("rb", buffering=BUFFER_BYTES)) for path in runs))
+        yield from heapq.merge(*(stack.enter_context(path.open("rb", buffering=RUN_BUFFER_BYTES)) for path in runs))
     for path in runs:
         path.unlink()

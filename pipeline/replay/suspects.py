@@ -7,7 +7,6 @@ read whole, twice, at one version.
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +17,7 @@ from pipeline.replay.lines import document_of, line_of
 from pipeline.replay.live import Known, LiveReplay
 from pipeline.replay.partition import EVENTS
 from pipeline.replay.ranks import Rank
-from pipeline.replay.spill import entries, partitions
+from pipeline.replay.spill import by_key, entry_of, partitions
 from pipeline.replay.verifying import Place, divergences
 
 _NAMES: Final = ("service", "dedupKey", "occurrence")
@@ -49,12 +48,12 @@ async def settle(place: Place, live: LiveReplay) -> AsyncIterator[Settled]:
 
 def _known(place: Place, files: Iterable[Path], wanted: set[str]) -> dict[str, Known]:
     found: dict[str, Known] = {}
-    for key, group in groupby(entries(files, place.folder / "runs-again"), key=attrgetter("key")):
+    for key, group in by_key(files, place.folder / "runs-again"):
         identity = key.decode()
         if identity not in wanted:
             continue
         known = found[identity] = Known()
-        for entry in group:
+        for entry in map(entry_of, group):
             if entry.rank == Rank.RECEIPT:
                 known.receipts.append(entry.line)
             elif entry.rank == Rank.EVENT:

@@ -9,7 +9,7 @@ from pipeline.replay.lines import line_of
 from pipeline.replay.live import ORDER, table_name
 from pipeline.replay.partition import Counts, Replaying, Wanted, check_key, creation_of
 from pipeline.replay.ranks import PLACES, PointerRank, Table
-from pipeline.replay.spill import Entry
+from pipeline.replay.spill import Entry, RawEntry
 from pipeline.stores.memory import MemoryStore
 from pipeline.stores.stored_items import StoredItems
 from tests.support.exporting import Tables, tables_of
@@ -38,12 +38,16 @@ def verify_tables(tables: Tables, policies: Policies | None = POLICIES, wanted: 
     found: list[Divergence] = []
     for key, group in groupby(sorted(entries), key=lambda one: one.key):
         incident = Replaying(key.decode(), wanted, policies)
-        found += incident.take_all(group)
+        found += incident.take_all(map(_as_read, group))
         if (creation := creation_of(incident.replay)) is not None:
             pointers.append(Entry(creation.key, creation.place, PointerRank.CREATION, creation.line))
     for key, group in groupby(sorted(pointers), key=lambda one: one.key):
         found += check_key(key.decode(), group, Counts())
     return found
+
+
+def _as_read(entry: Entry) -> RawEntry:
+    return [entry.key, b"%d" % entry.place, b"%d" % entry.rank, entry.line]
 
 
 async def verify_stored(stored: StoredItems, policies: Policies | None = POLICIES) -> list[Divergence]:
