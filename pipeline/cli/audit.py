@@ -14,7 +14,7 @@ from rich.text import Text
 from pipeline.cli.audit_question import Question
 from pipeline.cli.audit_reading import read_export, read_incident, read_table
 from pipeline.cli.audit_view import SHOWN, Newest, Tally, actor_of, deeds_table, tally_table
-from pipeline.cli.finding import find_incident, full_id, is_full_id
+from pipeline.cli.finding import full_id, stored_id
 from pipeline.cli.replay_scope import Exports, TablePrefix, exports_at, stored_in
 from pipeline.cli.session import Invocation, open_session, run
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, CommandError, Screen, cell, time_of
@@ -176,7 +176,7 @@ async def _of_table(invocation: Invocation, answer: Answer, prefix: str | None, 
             await read_table(invocation, stored, question, answer.take, yes=yes)
             return
         text = question.incident.strip().lower()
-        whole = text if is_full_id(text) else (await find_incident(session.store, text, invocation.opx)).incident_id
+        whole = await stored_id(session.store, text, invocation.opx)
         answer.question = replace(question, incident=whole)
         await read_incident(stored, whole, answer.take)
 

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from pipeline.cli.audit_question import Question
-from pipeline.cli.republish_time import LARGE_BYTES, READ_UNITS_USD_PER_MILLION
 from pipeline.cli.session import Invocation
-from pipeline.cli.terminal import REFUSED, CommandError, Meter, Screen
+from pipeline.cli.terminal import Meter, Screen
+from pipeline.cli.whole_table import agree_to_read, cost_of
 from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.errors import Corrupt
@@ -19,7 +19,7 @@ from pipeline.replay.exports import Export
 from pipeline.replay.lines import document_of, event_key
 from pipeline.replay.live import SEGMENTS, together
 from pipeline.replay.reading import lines_in
-from pipeline.stores.event_scan import DynamoEventScan, TableSize
+from pipeline.stores.event_scan import DynamoEventScan
 from pipeline.stores.items import Item, from_item
 from pipeline.stores.stored_items import StoredItems
 
@@ -33,13 +33,8 @@ async def read_table(invocation: Invocation, stored: StoredItems, question: Ques
     """Read all of the event table; what that costs is said before, and asked where it is much."""
     screen, table = invocation.screen, stored.tables.events
     size = await DynamoEventScan(stored.client, table).size()
-    if size.size_bytes:
-        screen.notice(cost_told(size))
-    if size.size_bytes > LARGE_BYTES and not yes:
-        answer = None if screen.as_json else invocation.around.ask("Read all of it?")
-        if not answer:
-            message = "The table is large, and nothing was read." if answer is None else "Nothing was read."
-            raise CommandError(message, "the same command with --yes, or --export with an export of it", REFUSED)
+    told = f"All of the event table is read, {cost_of(size)}; --incident and --export read less of it, or none."
+    agree_to_read(invocation, size, told, "the same command with --yes, or --export with an export of it", yes=yes)
     pages = 0
     with _progress(screen, "reading the event table, MiB", -(-size.size_bytes // PAGE_BYTES) or None) as meter:
 
@@ -98,11 +93,3 @@ def _read_line(line: bytes) -> Document | Divergence:
             # Not even whose event it is can be told; the line counts all the same.
             where += ", of no incident that could be told"
         return Divergence(identity, Kind.UNREADABLE, where, "readable", str(error))
-
-
-def cost_told(size: TableSize) -> str:
-    usd = size.read_units * READ_UNITS_USD_PER_MILLION / 1e6
-    return (
-        f"All of the event table is read, about {size.events} events in {size.size_bytes / 2**20:.0f} MiB, "
-        f"{size.read_units} read units, {usd:.2f} USD in us-east-1; --incident and --export read less of it, or none."
-    )

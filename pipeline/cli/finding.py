@@ -46,6 +46,11 @@ def full_id(text: str) -> str:
     return text.strip().lower()
 
 
+async def stored_id(store: IncidentStore, text: str, opx: str) -> str:
+    """Return the id that `text` means: a whole one as it is, row or no row; else that of the row it begins."""
+    return text.strip().lower() if is_full_id(text) else (await find_incident(store, text, opx)).incident_id
+
+
 async def identity_of(operator: AsyncOperator, text: str, opx: str) -> str:
     """Return the id that `text` means, looked for among the newest incidents; raise where none or several begin so.
 

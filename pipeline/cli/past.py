@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.finding import IncidentId, find_incident, full_id, is_full_id
+from pipeline.cli.finding import IncidentId, full_id, stored_id
 from pipeline.cli.replay_scope import Exports, TablePrefix, exports_at, stored_in
 from pipeline.cli.session import Invocation, Session, open_session, run
 from pipeline.cli.terminal import DONE, REFUSED, CommandError, key_values, severity_cell, state_cell, time_of
@@ -51,8 +51,7 @@ def show_past(
 
 
 async def _stored(session: Session, text: str, tables: str | None, opx: str) -> list[Document]:
-    whole = is_full_id(text)
-    identity = text.strip().lower() if whole else (await find_incident(session.store, text, opx)).incident_id
+    identity = await stored_id(session.store, text, opx)
     return [document_of(line_of(item)) async for item in stored_in(session, tables).history(identity)]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.finding import find_incident, full_id, is_full_id
+from pipeline.cli.finding import full_id, stored_id
 from pipeline.cli.session import Session
 from pipeline.cli.terminal import REFUSED, CommandError, time_of
 from pipeline.domain.canonical import format_time
@@ -69,7 +69,7 @@ class Scope:
     async def incident_ids(self, session: Session, stored: StoredItems, opx: str) -> AsyncIterator[str]:
         """Yield the ids of a part of the incidents: those named, or, by a scan of the events, those created in the span."""
         for text in self.ids:
-            yield text.strip().lower() if is_full_id(text) else (await find_incident(session.store, text, opx)).incident_id
+            yield await stored_id(session.store, text, opx)
         if not self.ids:
             wanted = self.wanted()
             async for incident_id in created(stored, wanted.since, wanted.until):

@@ -18,10 +18,10 @@ from pipeline.cli.audit_question import Question
 from pipeline.cli.audit_reading import read_table
 from pipeline.cli.audit_view import Actor, Newest, Tally
 from pipeline.cli.main import app
-from pipeline.cli.republish_time import LARGE_BYTES
 from pipeline.cli.session import Around, Invocation
 from pipeline.cli.target import Selection
 from pipeline.cli.terminal import DONE, FAILED, REFUSED, CommandError, Screen
+from pipeline.cli.whole_table import LARGE_BYTES
 from pipeline.domain.canonical import Document
 from pipeline.domain.errors import Unavailable
 from pipeline.stores.dynamodb import Tables as TableNames

@@ -13,11 +13,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
-from pipeline.cli.republish_time import LARGE_BYTES, by_time
+from pipeline.cli.republish_time import by_time
 from pipeline.cli.republishing import Republished, Terms, marks_file, republish_events, tell
 from pipeline.cli.session import Around, Invocation, Session
 from pipeline.cli.target import Selection, Target
 from pipeline.cli.terminal import FAILED, REFUSED, CommandError, Screen
+from pipeline.cli.whole_table import LARGE_BYTES
 from pipeline.services.republish import Marks
 from pipeline.services.stored_events import NamedEvents, Wanted
 from pipeline.stores.clients import Clients

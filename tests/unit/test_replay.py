@@ -244,3 +244,10 @@ def test_a_row_of_an_earlier_event_is_told_from_its_hash() -> None:
 
 def test_a_row_whose_hash_alone_was_changed_is_named() -> None:
     assert kinds(SECOND_LIFE, row_of(SECOND_LIFE) | {"lastEventHash": "1" * 64}) == [("row", "lastEventHash")]
+
+
+def test_a_dropped_event_is_missed_though_all_that_follow_were_chained_anew() -> None:
+    whole: History = tuple(event.to_document() for event in whole_life()[0])
+    number = next(event["sequence"] for event in whole if event["eventType"] == "NoteAdded")
+    left = rechained(tuple(event for event in whole if event["sequence"] != number))
+    assert ("missing", f"event {number}") in kinds(left)

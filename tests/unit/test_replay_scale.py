@@ -5,30 +5,25 @@ import copy
 import gzip
 import json
 import random
-from decimal import Decimal
+from base64 import b64encode
+from collections.abc import Callable
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import Divergence, Kind
-from pipeline.domain.envelope import event_hash
-from pipeline.domain.errors import Corrupt, Unavailable
-from pipeline.domain.replay import ModelFold
-from pipeline.replay import lines
+from pipeline.domain.errors import Unavailable
 from pipeline.replay.exports import ExportError, find_exports
 from pipeline.replay.folding import DocumentFold
-from pipeline.replay.lines import document_of, event_key, line_of
 from pipeline.replay.live import together
-from pipeline.replay.partition import Wanted, row_of
+from pipeline.replay.partition import Wanted
 from pipeline.replay.ranks import Table
 from pipeline.replay.spill import Entry, SpillWriter, by_key, entry_of, partitions
 from pipeline.replay.verifying import Place, divergences, replay, seal_lines, spread_exports, spread_seal
-from pipeline.stores.items import from_item, to_item
 from tests.support.damages import DAMAGES, INCIDENT, change_metadata, last, lived, receipt_until, told
 from tests.support.exporting import Tables, export, tables_of
-from tests.support.histories import STATE_PATHS, incident_in, whole_life
 
 
 @pytest.fixture
@@ -53,61 +48,17 @@ def verified(folder: Path, at: Path, wanted: Wanted = Wanted(), seal: list[str] 
     return found
 
 
-# --- lines ----------------------------------------------------------------------------------------------------------------
-
-
-def test_a_line_reads_as_the_item_does() -> None:
-    event = whole_life()[0][0].to_document()
-    item = to_item(event | {"odd": {"a": None, "b": (True, -1, Decimal("0.25"), {"incidentId": "x"}), "c": 2**53 - 1}})
-    line = line_of(item)
-    assert document_of(line) == from_item(item)
-    assert event_key(line) == (event["incidentId"].encode(), 1)
-
-
-def test_keys_that_a_caller_repeats_in_data_of_its_own_are_not_taken_for_the_events() -> None:
-    event = whole_life()[0][2].to_document()
-    claimed = {"incidentId": "0" * 8 + event["incidentId"][8:], "sequence": 7}
-    lines = [line_of(to_item(first | {"metadata": event["metadata"] | {"tags": claimed}})) for first in (event,)]
-    assert event_key(lines[0]) == (event["incidentId"].encode(), 3)
-    assert event_key(line_of(to_item({"aMap": claimed} | event))) == (event["incidentId"].encode(), 3)
-
-
-@pytest.mark.parametrize("history", whole_life(), ids=["first life", "second life"])
-def test_the_fast_hash_is_the_cores(history: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nobody is asked again: what comes back is the fast writer's own.
-    monkeypatch.setattr(lines, "event_hash", lambda _: "not the fast writer's")
-    for event in history:
-        document = event.to_document()
-        assert lines.hash_of(document) == event_hash(document) == document["hash"]
-        odd = {"text": 'a"b\\c\x7f\u2028\U0001f600/é', "n": Decimal("0.1"), "z": 0, "A": (), "e": {}}
-        strange = document | {"metadata": odd}
-        strange["hash"] = event_hash(strange)
-        assert lines.hash_of(strange) == strange["hash"]
-
-
-@pytest.mark.parametrize("value", [1.5, {"a": [1.5]}], ids=str)
-def test_an_event_without_a_canonical_form_is_unreadable_and_stops_nothing(
-    value: Any, tables: Tables, tmp_path: Path
+async def test_a_mistake_of_the_fast_fold_is_never_called_damage(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No table can hold it: a line that somebody wrote into an export, with its checksum."""
-    event = tables["incident-events"][0]
-    odd = {**event, "metadata": {"M": {**event["metadata"]["M"], "odd": {"S": value}}}}
-    tables["incident-events"][0] = odd
-    found = verified(export(tables, tmp_path / "export"), tmp_path / "work")
-    assert {one.kind for one in found} == {Kind.UNREADABLE}
-    assert {one.incident_id for one in found} == {event["incidentId"]["S"]}
+    made = DocumentFold.row
+    monkeypatch.setattr(DocumentFold, "row", lambda self: made(self) | {"title": "not what the core says"})
+    folder = export(tables, tmp_path / "export")
+    assert verified(folder, tmp_path / "work") == []
+    assert {one.where for one in verified(folder, tmp_path / "alone", Wanted(confirm=False))} == {"title"}
 
 
-@pytest.mark.parametrize("line", [b"", b"{}", b'{"Item": 5}', b'{"Item": {"a": {"B": "AAA="}}}', b'{"Item": {"a": 3}}'])
-def test_a_line_that_is_no_item_of_ours_is_corrupt(line: bytes) -> None:
-    with pytest.raises(Corrupt):
-        document_of(line)
-
-
-def test_a_binary_attribute_that_was_read_from_a_table_is_corrupt_and_no_crash() -> None:
-    event: dict[str, Any] = dict(to_item(whole_life()[0][0].to_document()))
-    with pytest.raises(Corrupt):
-        document_of(line_of(event | {"odd": {"B": b"bytes"}}))
+# --- several at once -------------------------------------------------------------------------------------------------------
 
 
 async def test_what_one_of_several_reads_raises_is_raised_as_itself() -> None:
@@ -125,40 +76,6 @@ async def test_what_one_of_several_reads_raises_is_raised_as_itself() -> None:
     with pytest.raises(Unavailable):
         await together(iter([waiting(), down()]))
     assert ended == ["waiting"]
-
-
-# --- the fast fold --------------------------------------------------------------------------------------------------------
-
-
-def both_folds(documents: list[Document]) -> None:
-    """Assert that the core's fold and the fast one agree after every event."""
-    model, plain = ModelFold(row_of), DocumentFold()
-    for document in documents:
-        model.take(document)
-        plain.take(copy.deepcopy(document))
-        assert plain.row() == model.row(), f"after event {document['sequence']}, {document['eventType']}"
-        assert plain.control_version == model.control_version
-
-
-@pytest.mark.parametrize("history", whole_life(), ids=["every optional field", "a short life"])
-def test_the_fast_fold_makes_the_cores_row(history: Any) -> None:
-    both_folds([event.to_document() for event in history])
-
-
-def test_the_fast_fold_knows_every_event_type_and_reaches_every_state() -> None:
-    assert {incident_in(state).state for state in STATE_PATHS} == set(STATE_PATHS)
-    kinds = {event.to_document()["eventType"] for history in whole_life() for event in history}
-    assert len(kinds) == 12
-
-
-async def test_a_mistake_of_the_fast_fold_is_never_called_damage(
-    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = DocumentFold.row
-    monkeypatch.setattr(DocumentFold, "row", lambda self: made(self) | {"title": "not what the core says"})
-    folder = export(tables, tmp_path / "export")
-    assert verified(folder, tmp_path / "work") == []
-    assert {one.where for one in verified(folder, tmp_path / "alone", Wanted(confirm=False))} == {"title"}
 
 
 # --- partitions -----------------------------------------------------------------------------------------------------------
@@ -180,6 +97,7 @@ def test_entries_come_back_in_order_whatever_fits_into_memory(run_bytes: int, tm
         assert [(one.key, one.place, one.rank) for one in part] == sorted((one.key, one.place, one.rank) for one in part)
         found += part
     assert sorted(found) == sorted(wanted)
+    assert (tmp_path / "scratch").exists() is (run_bytes == 200), "only what is too large is sorted in runs"
 
 
 # --- exports --------------------------------------------------------------------------------------------------------------
@@ -212,6 +130,19 @@ async def test_what_cant_be_read_is_named_and_stops_nothing(tables: Tables, tmp_
     assert (INCIDENT, "changed", "event 3") in told(found)
 
 
+@pytest.mark.parametrize("value", [1.5, {"a": [1.5]}], ids=str)
+def test_an_event_without_a_canonical_form_is_unreadable_and_stops_nothing(
+    value: Any, tables: Tables, tmp_path: Path
+) -> None:
+    """No table can hold it: a line that somebody wrote into an export, with its checksum."""
+    event = tables["incident-events"][0]
+    odd = {**event, "metadata": {"M": {**event["metadata"]["M"], "odd": {"S": value}}}}
+    tables["incident-events"][0] = odd
+    found = verified(export(tables, tmp_path / "export"), tmp_path / "work")
+    assert {one.kind for one in found} == {Kind.UNREADABLE}
+    assert {one.incident_id for one in found} == {event["incidentId"]["S"]}
+
+
 def break_summary(at: Path, **changes: Any) -> None:
     path = at / "manifest-summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -226,6 +157,26 @@ def cut_file(at: Path) -> None:
 def other_content(at: Path) -> None:
     path = next((at / "data").iterdir())
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"SEV2", b"SEV3")))
+
+
+def damaged(damage: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Return what damages a packed file and makes its checksum right: somebody's own export, or a manifest without one."""
+
+    def at(folder: Path) -> None:
+        path = min((folder / "data").iterdir())
+        path.write_bytes(damage(path.read_bytes()))
+        checksum = b64encode(md5(path.read_bytes(), usedforsecurity=False).digest()).decode()
+        manifest = folder / "manifest-files.json"
+        first, *others = (json.loads(line) for line in manifest.read_text().splitlines())
+        assert first["dataFileS3Key"].endswith(path.name)
+        written = [first | {"md5Checksum": checksum}, *others]
+        manifest.write_text("".join(json.dumps(one) + "\n" for one in written))
+
+    return at
+
+
+def flipped(packed: bytes, at: int) -> bytes:
+    return packed[:at] + bytes([packed[at] ^ 0x55]) + packed[at + 1 :]
 
 
 def without_checksum(at: Path) -> None:
@@ -246,6 +197,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a file that is gone": (lambda at: next((at / "data").iterdir()).unlink(), "missing"),
     "a file that was cut": (cut_file, "checksum"),
     "a file of other content": (other_content, "checksum"),
+    "a packed file that ends too soon": (damaged(lambda packed: packed[:-40]), "damaged"),
+    "a packed file whose content does not sum up": (damaged(lambda packed: flipped(packed, len(packed) - 6)), "damaged"),
+    "a packed file with a wrong block": (damaged(lambda packed: packed[:10] + b"\xff" * 40 + packed[50:]), "damaged"),
+    "a file that is not packed": (damaged(gzip.decompress), "damaged"),
     "a line that is gone": (without_checksum, "where the manifest says"),
 }
 
