@@ -10,6 +10,7 @@ from typing import Any, Final
 from pipeline.domain.canonical import Document
 from pipeline.domain.divergences import Kind, span
 from pipeline.domain.envelope import GENESIS_HASH, event_hash
+from pipeline.domain.errors import Corrupt
 from pipeline.domain.ids import event_id, event_ids
 
 # Beyond so many, the places of events are told one by one and no longer put together.
@@ -23,7 +24,8 @@ Report = Callable[[Kind, str, Any, Any], None]
 class Chain:
     """Takes an incident's events in the order of their numbers; `report` is told what is wrong.
 
-    `intact`: nothing was, so far. `last` is the number of the last event, `tip` its stored hash.
+    Raises `Corrupt` for an id that is none. `intact`: nothing was wrong, so far. `last` is the number of the last event,
+    `tip` its stored hash.
     """
 
     def __init__(self, incident_id: str, report: Report, hash_of: Callable[[Document], str] = event_hash) -> None:
@@ -35,7 +37,10 @@ class Chain:
         self.lost = 0
         self.tip = GENESIS_HASH
         self._report = report
-        self._id_of = event_ids(incident_id)
+        try:
+            self._id_of = event_ids(incident_id)
+        except ValueError:
+            raise Corrupt(f"{incident_id[:60]!r} is no incident's id") from None
         self._before: Document | None = None
         # Whether what the next event must chain to is known: the event before it is there, and in its place.
         self._linked = True

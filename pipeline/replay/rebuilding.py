@@ -68,7 +68,10 @@ async def rebuild(stored: StoredItems, incident_id: str, policies: Policies | No
     for _ in range(ROUNDS_MAX):
         row = await stored.row(incident_id)
         fold, hashes = ModelFold(), dict[int, str]()
-        replay = Replay(incident_id, fold, policies=policies, hash_of=hash_of)
+        try:
+            replay = Replay(incident_id, fold, policies=policies, hash_of=hash_of)
+        except Corrupt as error:
+            return _unreadable(incident_id, 0, error)
         try:
             async for item in stored.history(incident_id):
                 event = document_of(line_of(item))
@@ -76,8 +79,7 @@ async def rebuild(stored: StoredItems, incident_id: str, policies: Policies | No
                     hashes[event["sequence"]] = str(event.get("hash"))
                 replay.event(event)
         except (Corrupt, Rejected) as error:
-            unreadable = Divergence(incident_id, Kind.UNREADABLE, "its events", "readable", str(error))
-            return Rebuilt(incident_id, Answer.DAMAGED, replay.version, found=(unreadable,))
+            return _unreadable(incident_id, replay.version, error)
         found = replay.finish()
         if not replay.version:
             return Rebuilt(incident_id, Answer.UNKNOWN)
@@ -93,6 +95,11 @@ async def rebuild(stored: StoredItems, incident_id: str, policies: Policies | No
             return Rebuilt(incident_id, answer, replay.version, pointed is Answer.WRITTEN)
     # Decided on faster than it could be read: its row is moved on by those decisions.
     return Rebuilt(incident_id, Answer.NEWER)
+
+
+def _unreadable(incident_id: str, version: int, error: Exception) -> Rebuilt:
+    found = Divergence(incident_id, Kind.UNREADABLE, "its events", "readable", str(error))
+    return Rebuilt(incident_id, Answer.DAMAGED, version, found=(found,))
 
 
 def _doubt(incident_id: str, row: Item | None, hashes: dict[int, str], last: int) -> Divergence | None:

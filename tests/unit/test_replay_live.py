@@ -175,3 +175,13 @@ async def test_a_row_that_is_wrong_in_itself_is_written_again(tables: Items) -> 
 async def test_a_history_that_can_not_be_read_makes_no_row_and_no_crash(tables: Items) -> None:
     binary(tables)
     assert (await rebuild(StoredItems(Client(tables), NAMES), INCIDENT, POLICIES)).answer is Answer.DAMAGED
+
+
+async def test_events_under_a_name_that_is_no_incidents_id_are_told_and_stop_nothing(tables: Items) -> None:
+    """A scan of creations finds it; what is asked for one by one is what it finds."""
+    tables["incident-events"].append({**event(tables, 1), "incidentId": {"S": "nonsense"}})
+    stored = StoredItems(Client(tables), NAMES)
+    live = LiveReplay(stored, POLICIES)
+    assert told(list((await live.verify("nonsense")).found)) == {("nonsense", "unreadable", "what is stored")}
+    rebuilt = await rebuild(stored, "nonsense", POLICIES)
+    assert (rebuilt.answer, told(list(rebuilt.found))) == (Answer.DAMAGED, {("nonsense", "unreadable", "its events")})

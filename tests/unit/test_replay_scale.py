@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.divergences import Divergence, Kind
-from pipeline.domain.errors import Unavailable
+from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.replay.exports import ExportError, find_exports
 from pipeline.replay.folding import DocumentFold
 from pipeline.replay.live import together
@@ -255,6 +255,13 @@ async def test_an_incident_that_is_gone_without_a_trace_is_told_by_the_seal(tabl
     }
     found = verified(export(gone, tmp_path / "gone"), tmp_path / "work", seal=lines)
     assert (other, "seal", "event 2") in told(found)
+
+
+@pytest.mark.parametrize("identity", ["nonsense", "../../../../../../../../../etc/passwd"])
+async def test_a_line_of_a_seal_that_names_no_incident_is_refused(identity: str, tables: Tables, tmp_path: Path) -> None:
+    line = f"{identity} 3 {'0' * 64} {0:064x}"
+    with pytest.raises(Corrupt, match="no incident's id"):
+        verified(export(tables, tmp_path / "export"), tmp_path / "work", seal=[line])
 
 
 async def test_histories_may_grow_after_they_were_sealed(tables: Tables, tmp_path: Path) -> None:
