@@ -140,9 +140,7 @@ class Replay:
         if document is not None:
             told = document.get("metadata")
             known = told if isinstance(told, dict) else {}
-            match document.get("service"), known.get("dedupKey"), known.get("occurrence"):
-                case str() as service, str() as dedup_key, int() as occurrence:
-                    self.created_as = (service, dedup_key, occurrence)
+            self.created_as = _created_as(document.get("service"), known.get("dedupKey"), known.get("occurrence"))
 
     def lost(self, sequence: int) -> None:
         """Take it that an event is stored under a number, and can't be read."""
@@ -172,16 +170,15 @@ class Replay:
             self._check(document, document["sequence"], document["metadata"])
             if self._whole and self._chain.intact:
                 self._fold.take(document)
+            if self._coverage is not None:
+                self._coverage.agree(document, self._fold.control_version if self.is_whole else None, ranges)
+            if self._row is not None and self._row.get("lastEventHash") == document["hash"]:
+                self._last_sound = document
+                self._compare_row(self._chain.last)
         except (Rejected, KeyError, TypeError, AttributeError, ValueError, InvalidOperation) as error:
             self._whole = False
             told = f"{type(error).__name__}: {error}"
             self._report(Kind.UNREADABLE, f"event {self._chain.last}", "an event this version can read", told)
-            return
-        if self._coverage is not None:
-            self._coverage.agree(document, self._fold.control_version if self.is_whole else None, ranges)
-        if self._row is not None and self._row.get("lastEventHash") == document["hash"]:
-            self._last_sound = document
-            self._compare_row(self._chain.last)
 
     def _covering(self, document: Document, sound: bool) -> list[Range]:
         """Return the decisions whose receipts name an event; of a changed one, see what they contradict."""
@@ -198,8 +195,11 @@ class Replay:
         if (kind == _CREATED) is not (sequence == 1):
             self._differs(Kind.IDENTITY, f"event {sequence}: eventType", "a creation as the first event alone", kind)
         if kind == _CREATED:
-            service, dedup_key, occurrence = self.created_as = (fact["service"], fact["dedupKey"], fact["occurrence"])
-            made = id_of(service, dedup_key, occurrence)
+            created = _created_as(fact["service"], fact["dedupKey"], fact["occurrence"])
+            if created is None:
+                raise ValueError("a creation names a service, a key and which occurrence of it, from 1")
+            self.created_as = created
+            made = id_of(*created)
             if made != self.incident_id:
                 self._differs(Kind.IDENTITY, f"event {sequence}: incidentId", made, self.incident_id)
         if event["timestamp"] < self._timestamp:
@@ -312,6 +312,13 @@ class Replay:
         else:
             where = span(self._chain.last + 1, reaches)
             self._report(Kind.MISSING, where, f"stored, as the receipt {receipt} says", "absent")
+
+
+def _created_as(service: Any, dedup_key: Any, occurrence: Any) -> tuple[str, str, int] | None:
+    """Return what an incident was created with, where it is said in its form."""
+    if isinstance(service, str) and isinstance(dedup_key, str) and type(occurrence) is int and occurrence >= 1:
+        return service, dedup_key, occurrence
+    return None
 
 
 def verify(incident_id: str, documents: Iterable[Document], row: Document | None) -> tuple[Divergence, ...]:

@@ -78,6 +78,8 @@ class DocumentFold:
         if event["schemaVersion"] > self._schema_version:
             self._schema_version = event["schemaVersion"]
         if kind not in _UNCONTROLLED:
+            if "actor" not in event:
+                raise KeyError("actor")
             self._controlling = event
 
     def _take_other(self, kind: str, fact: Document, event: Document) -> None:

@@ -137,7 +137,7 @@ def _number(text: str) -> int | Decimal:
 
 def hash_of(event: Document) -> str:
     """Return the hash a stored event must carry, as `event_hash` does. Raises `Corrupt` for what no event can hold."""
-    said = event.pop("hash", None)
+    said = event.pop("hash", _ABSENT)
     try:
         made = sha256(_dumps(event, _plain, _SORTED)).hexdigest()
         # A mistake of the fast writer must never be called a damaged event.
@@ -145,10 +145,11 @@ def hash_of(event: Document) -> str:
     except TypeError as error:
         raise Corrupt(f"an event without a canonical form: {error}") from None
     finally:
-        if said is not None:
+        if said is not _ABSENT:
             event["hash"] = said
 
 
+_ABSENT: Final = object()
 _dumps: Final = orjson.dumps
 _SORTED: Final = orjson.OPT_SORT_KEYS
 

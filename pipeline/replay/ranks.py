@@ -14,7 +14,7 @@ from pipeline.replay.lines import event_key, item_of
 
 _PK: Final = re.compile(rb'"pk":\{"S":"([0-9a-f-]{36}|[0-9a-f]{64})"\}')
 _FIRST: Final = re.compile(rb'"firstSequence":\{"N":"([0-9]{1,16})"\}')
-_OF_INCIDENT: Final = re.compile(rb'"incidentId":\{"S":"([0-9a-f-]{36})"\}')
+_OF_INCIDENT: Final = re.compile(rb'"incidentId":\{"S":"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"\}')
 _UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _RECEIPT: Final = b'"requestDigest":{"S":"'
 _DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
