@@ -333,9 +333,9 @@ def verify(incident_id: str, documents: Iterable[Document], row: Document | None
 def _kind_of(recorded: Document) -> Hashable:
     """Return all of a recorded decision that its outcome depends on: of its two times, how far they are apart."""
     inputs = recorded["inputs"]
-    apart = None
-    if "keyEndedAt" in inputs:
-        apart = parse_time(inputs["newestObservedAt"]) - parse_time(inputs["keyEndedAt"])
+    # Read in any case: what is no time is no decision of ours.
+    newest = parse_time(inputs["newestObservedAt"])
+    apart = newest - parse_time(inputs["keyEndedAt"]) if "keyEndedAt" in inputs else None
     rest = dict(inputs)
     for name in _TIMES:
         rest.pop(name, None)

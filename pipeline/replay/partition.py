@@ -174,6 +174,7 @@ class Replaying:
         self.events = self.rows = self.receipts = 0
         self.summed = 0
         self._wanted = wanted
+        self._policies = policies
         self._of_a_span = wanted.is_of_a_span
         self._key = key
         self._unreadable: list[Divergence] = []
@@ -213,7 +214,7 @@ class Replaying:
         fast = self._wanted.confirm and not self._wanted.thorough and len(self._lines) == self.events
         if not fast or not any(one.kind in _OF_THE_FOLD for one in found):
             return found
-        core = Replay(self._key, ModelFold(row_of), hash_of=hash_of)
+        core = Replay(self._key, ModelFold(row_of), policies=self._policies, hash_of=hash_of)
         if self._wanted.rows:
             core.row(self._row)
         for line in self._lines:

@@ -118,3 +118,15 @@ async def test_a_receipt_under_a_name_that_is_no_incidents_id_is_corrupt_whereve
     receipt = receipt_until(tables, last(tables))
     with pytest.raises(Corrupt):
         place_of_receipt(line_of({**receipt, "incidentId": {"S": "0" * 36}}))
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["all else whole", "event 1 gone"])
+async def test_a_decision_that_can_not_be_read_is_told_by_the_fast_way_too(alone: bool) -> None:
+    tables = tables_of(await lived())
+    opening = from_item(event(tables, 2))["metadata"]
+    inputs = opening["decision"]["inputs"] | {"newestObservedAt": "never"}
+    reseal(tables, 2, metadata=opening | {"decision": opening["decision"] | {"inputs": inputs}})
+    if not alone:
+        tables["incident-events"].remove(event(tables, 1))
+    for wanted in (WANTED, Wanted(), Wanted(thorough=True)):
+        assert (INCIDENT, "unreadable", "event 2") in told(verify_tables(tables, wanted=wanted)), wanted
