@@ -76,7 +76,7 @@ def quick_event_key(line: bytes) -> tuple[bytes, int] | None:
         at, number = at + _INCIDENT_LENGTH, number + _SEQUENCE_LENGTH
         key = line[at : at + _ID_LENGTH]
         sequence = _whole_number(line[number : line.find(b'"', number)])
-        if sequence >= 0 and line[at + _ID_LENGTH : at + _ID_LENGTH + 1] == b'"' and _is_id(key):
+        if sequence >= 0 and line[at + _ID_LENGTH : at + _ID_LENGTH + 1] == b'"' and is_id(key):
             return key, sequence
     return None
 
@@ -88,7 +88,8 @@ def _whole_number(digits: bytes) -> int:
 
 # An incident's events lie together in an export.
 @lru_cache(maxsize=64)
-def _is_id(key: bytes) -> bool:
+def is_id(key: bytes) -> bool:
+    """Return whether this is an incident's id, as ids are made."""
     return _ID.fullmatch(key) is not None
 
 

@@ -10,12 +10,11 @@ from enum import Enum, IntEnum
 from typing import Any, Final, NamedTuple
 
 from pipeline.domain.errors import Corrupt
-from pipeline.replay.lines import event_key, item_of
+from pipeline.replay.lines import event_key, is_id, item_of
 
 _PK: Final = re.compile(rb'"pk":\{"S":"([0-9a-f-]{36}|[0-9a-f]{64})"\}')
 _FIRST: Final = re.compile(rb'"firstSequence":\{"N":"([0-9]{1,16})"\}')
 _OF_INCIDENT: Final = re.compile(rb'"incidentId":\{"S":"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"\}')
-_UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _RECEIPT: Final = b'"requestDigest":{"S":"'
 _DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
 _UUID_LENGTH: Final = 36
@@ -57,7 +56,7 @@ class Place(NamedTuple):
 def place_of_event(line: bytes) -> Place:
     """Return where an event's line belongs. Raises `Corrupt` where it has not the keys of an event."""
     incident, sequence = event_key(line)
-    if not _UUID.fullmatch(incident):
+    if not is_id(incident):
         raise Corrupt(f"an event of {incident[:60]!r}, which is no incident's id")
     return Place(incident, sequence, Rank.EVENT)
 
@@ -84,7 +83,7 @@ def place_of_receipt(line: bytes) -> Place | None:
         place = int(item.get("result", {}).get("M", {}).get("firstSequence", {}).get("N", "0"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"a receipt that names no incident: {error}") from None
-    if not _UUID.fullmatch(incident):
+    if not is_id(incident):
         raise Corrupt(f"a receipt of {incident[:60]!r}, which is no incident's id")
     return Place(incident, max(0, place), Rank.RECEIPT)
 
@@ -100,7 +99,7 @@ def _key(line: bytes) -> bytes:
     found = _PK.findall(line)
     # A caller's own data may hold the same name: then the line is read as a whole.
     key = found[0] if len(found) == 1 else _text(item_of(line).get("pk")).encode()
-    if not (_UUID.fullmatch(key) or _DIGEST.fullmatch(key)):
+    if not (is_id(key) or _DIGEST.fullmatch(key)):
         raise Corrupt("an item without the key of its table")
     return bytes(key)
 

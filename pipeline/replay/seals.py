@@ -4,16 +4,15 @@ Histories only grow, so what was sealed stays true for ever: the chain up to a s
 receipts of events up to it are the same. Receipts have no order, so they are summed; each by its whole content.
 """
 
-import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Self
 
 from pipeline.domain.canonical import Document, canonical_bytes
 from pipeline.domain.errors import Corrupt
+from pipeline.replay.lines import is_id
 
 _MODULUS: Final = 2**256
-_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Sealed:
         """Read a line of a seal. Raises `Corrupt` where it is none."""
         try:
             incident, version, tip, receipts = line.split()
-            if not _ID.fullmatch(incident):
+            if not is_id(incident.encode()):
                 raise ValueError(f"{incident[:60]!r} is no incident's id")
             return cls(incident, int(version), tip, int(receipts, 16))
         except ValueError as error:
