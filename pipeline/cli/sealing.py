@@ -19,6 +19,7 @@ from pipeline.cli.versioned import Config
 from pipeline.domain.canonical import format_time
 from pipeline.replay.ranks import Table
 from pipeline.replay.verifying import Place, seal_lines
+from pipeline.replay.workers import Workers
 
 
 def seal(
@@ -38,8 +39,8 @@ def seal(
         if out.exists():
             raise CommandError(f"{out} is there already; a seal is never written over.", f"{command} --help", REFUSED)
         verification = Verification(Scope())
-        with working_folder(work_in) as folder:
-            place = Place(folder, config, os.cpu_count() or 1)
+        with working_folder(work_in) as folder, Workers(os.cpu_count() or 1) as workers:
+            place = Place(folder, config, workers)
             if export:
                 exports = exports_at(export, command, events_only=False)
                 if set(exports) != set(Table):

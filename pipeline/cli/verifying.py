@@ -7,10 +7,10 @@ could not be told of everything.
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from rich.text import Text
@@ -41,11 +41,13 @@ from pipeline.replay.partition import Counts, Wanted
 from pipeline.replay.ranks import Table
 from pipeline.replay.suspects import settle
 from pipeline.replay.verifying import Place, divergences, replay, spread_exports, spread_seal
+from pipeline.replay.workers import WorkerLost, Workers
 from pipeline.runtime import shipped
 from pipeline.stores.stored_items import StoredItems
 
 COMMAND: Final = "opx replay verify"
 SHOWN_MAX: Final = 50
+T = TypeVar("T")
 
 Seal = Annotated[Path | None, typer.Option("--seal", metavar="FILE", help="Compare with what was sealed, too.")]
 Processes = Annotated[
@@ -137,8 +139,8 @@ def verify(
         lines = read_seal(seal) if seal is not None else None
         began = asyncio.get_running_loop().time()
         verification = Verification(scope)
-        with working_folder(work_in) as folder:
-            place = Place(folder, config, processes or os.cpu_count() or 1)
+        with working_folder(work_in) as folder, Workers(processes or os.cpu_count() or 1) as workers:
+            place = Place(folder, config, workers)
             if export:
                 exports = exports_at(export, command, events_only=events_only)
                 rows, receipts = Table.INCIDENTS in exports, Table.IDEMPOTENCY in exports
@@ -157,6 +159,21 @@ def verify(
     run(context, work)
 
 
+async def working(workers: Workers, work: Callable[..., T], *arguments: Any) -> T:
+    """Do a replay's work in a thread. Cancelled, it waits until the work has ended: its folder is about to be removed."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        workers.stop()
+        await asyncio.wait({running})
+        # Asked for, or it would be complained about: nobody wants to know any more.
+        running.exception()
+        raise
+    except WorkerLost as error:
+        raise CommandError(f"Not done: {error}.", f"{COMMAND} --processes 1", FAILED) from None
+
+
 async def replay_export(
     screen: Screen,
     verification: Verification,
@@ -170,13 +187,13 @@ async def replay_export(
     verification.compared = tuple(sorted(table.value for table in exports))
     try:
         with screen.progress("reading the export", total) as meter:
-            spread = await asyncio.to_thread(spread_exports, place, exports.values(), scope.only, meter.at)
+            spread = await working(place.workers, spread_exports, place, exports.values(), scope.only, meter.at)
     except ExportError as error:
         raise CommandError(f"The export can't be used. {error}", f"{COMMAND} --help") from None
     if sealed is not None:
-        verification.sealed = await asyncio.to_thread(spread_seal, place, sealed, scope.only)
+        verification.sealed = await working(place.workers, spread_seal, place, sealed, scope.only)
     with screen.progress("replaying", exports[Table.EVENTS].items) as meter:
-        verification.counts = await asyncio.to_thread(replay, place, wanted, spread.items, meter.at)
+        verification.counts = await working(place.workers, replay, place, wanted, spread.items, meter.at)
     verification.tell_unread(screen, spread)
     verification.tell(screen, divergences(place))
     if scope.ids and not verification.counts.incidents:
@@ -199,7 +216,7 @@ async def replay_tables(
     if sealed is not None:
         verification.sealed = spread_seal(place, sealed, None)
     with screen.progress("replaying") as meter:
-        verification.counts = await asyncio.to_thread(replay, place, wanted, spread.items, meter.at)
+        verification.counts = await working(place.workers, replay, place, wanted, spread.items, meter.at)
     with screen.progress("asking again for what diverges"):
         async for settled in settle(place, LiveReplay(stored, shipped.policies(place.config))):
             verification.tell(screen, settled.found)

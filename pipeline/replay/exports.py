@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import md5
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +22,12 @@ from pipeline.replay.alone import check_alone
 from pipeline.replay.lines import quick_event_key
 from pipeline.replay.ranks import PLACES, Rank, Table
 from pipeline.replay.spill import SpillWriter
+from pipeline.replay.workers import Beat
 
 SUMMARY: Final = "manifest-summary.json"
 FILES: Final = "manifest-files.json"
+# Lines between two looks at whether to go on.
+AT_A_TIME: Final = 5_000
 READ_BYTES: Final = 1024 * 1024
 UNREADABLE_MAX: Final = 1000
 SHOWN_MAX: Final = 120
@@ -166,7 +170,7 @@ class Folders:
 
 
 def spread_files(
-    files: tuple[tuple[Table, DataFile], ...], folders: Folders, name: str, only: frozenset[bytes] | None
+    files: tuple[tuple[Table, DataFile], ...], folders: Folders, name: str, only: frozenset[bytes] | None, beat: Beat
 ) -> Spread:
     """Spread files of exports, one after the other. Raises `ExportError` where one is not the file of its manifest."""
     spread = Spread()
@@ -179,7 +183,7 @@ def spread_files(
             before = spread.items
             spreading = Spreading(table, incidents, pointers, only, spread)
             with opened(file) as lines:
-                spreading.place_all(lines)
+                spreading.place_all(lines, beat)
             if (found := spread.items - before) != file.items:
                 raise ExportError(f"{file.path}: {found} items, where the manifest says {file.items}")
     return spread
@@ -203,22 +207,33 @@ class Spreading:
         self._pointers = pointers
         self._only = only
 
-    def place_all(self, lines: Iterable[bytes]) -> None:
+    def place_all(self, lines: Iterable[bytes], beat: Beat) -> None:
         """Put a file's lines where they belong."""
-        if self.table is not Table.EVENTS or self._only is not None:
-            for line in lines:
-                self.place(line.rstrip(b"\r\n"))
-            return
+        waiting = iter(lines)
+        quick = self.table is Table.EVENTS and self._only is None
+        while placed := (self._place_events if quick else self._place_some)(islice(waiting, AT_A_TIME)):
+            beat(placed)
+
+    def _place_some(self, lines: Iterable[bytes]) -> int:
+        number = 0
+        for line in lines:
+            self.place(line.rstrip(b"\r\n"))
+            number += 1
+        return number
+
+    def _place_events(self, lines: Iterable[bytes]) -> int:
         # The events are most of what there is: what the others need is not asked for each of them.
-        put, number = self._incidents.put, 0
+        put, number, others = self._incidents.put, 0, 0
         for line in lines:
             keys = quick_event_key(line)
             if keys is None:
                 self.place(line.rstrip(b"\r\n"))
+                others += 1
             else:
                 put(*keys, Rank.EVENT, line)
                 number += 1
         self.spread.items += number
+        return number + others
 
     def place(self, line: bytes) -> None:
         """Put one item's line where it belongs; one that can't be placed is told and stops nothing."""

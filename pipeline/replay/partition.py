@@ -23,12 +23,15 @@ from pipeline.replay.lines import document_of, hash_of, item_of, line_of
 from pipeline.replay.ranks import PointerRank, Rank
 from pipeline.replay.seals import Sealed, sum_with
 from pipeline.replay.spill import Entry, RawEntry, SpillWriter, by_key, entry_of
+from pipeline.replay.workers import Beat
 from pipeline.stores.items import Item, from_item, incident_item, read_receipt, to_item
 
 # As they are read: compared once an event.
 _ROW: Final = b"%d" % Rank.ROW
 _EVENT: Final = b"%d" % Rank.EVENT
 _OF_THE_FOLD: Final = frozenset({Kind.ROW, Kind.UNREADABLE})
+# Events between two looks at whether to go on.
+AT_A_TIME: Final = 2_000
 # Events of one incident that are kept for the core's own fold; what is longer goes by the fast one.
 ASKED_AGAIN_MAX: Final = 2_000
 EVENTS: Final = "events"
@@ -97,9 +100,12 @@ def row_of(incident: Incident) -> Document:
     return from_item(incident_item(incident))
 
 
-def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: Wanted, policies: Policies | None) -> Counts:
+def replay_partition(
+    part: str, files: tuple[Path, ...], folder: Path, wanted: Wanted, policies: Policies | None, beat: Beat
+) -> Counts:
     """Replay one partition of the folder; its divergences are in `found`, its pointers' side in `pointers`."""
     counts = Counts()
+    told_of = 0
     judged: set[Hashable] = set()
     with ExitStack() as stack:
         found = stack.enter_context(_Lines(folder / FOUND, part))
@@ -112,6 +118,9 @@ def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: W
                 continue
             counts.incidents += 1
             counts.events += incident.events
+            if counts.events >= told_of + AT_A_TIME:
+                beat(counts.events - told_of)
+                told_of = counts.events
             counts.rows += incident.rows
             counts.receipts += incident.receipts
             counts.tell(told)
@@ -121,6 +130,7 @@ def replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: W
                 sealing.write(incident.sealed().line())
             if wanted.rows and (creation := creation_of(incident.replay)) is not None:
                 pointers.put(*creation)
+    beat(counts.events - told_of)
     if not wanted.keep:
         for path in files:
             path.unlink()
@@ -292,7 +302,7 @@ def events_of(receipt: Item) -> tuple[int, int]:
     return (int(first), int(last)) if first.isdecimal() and last.isdecimal() else (1, 0)
 
 
-def replay_pointers(part: str, files: tuple[Path, ...], folder: Path) -> Counts:
+def replay_pointers(part: str, files: tuple[Path, ...], folder: Path, beat: Beat) -> Counts:
     """Compare the pointers of a partition with the creations that should have moved them."""
     counts = Counts()
     with _Lines(folder / FOUND, f"pointers-{part}") as found:
@@ -301,6 +311,7 @@ def replay_pointers(part: str, files: tuple[Path, ...], folder: Path) -> Counts:
             counts.tell(told)
             for one in told:
                 found.write(json.dumps(one.to_document()))
+    beat(counts.pointers)
     for path in files:
         path.unlink()
     return counts

@@ -4,12 +4,10 @@ Synchronous and at home in a thread; knows neither tables nor command line. Whet
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.promotion import Policies
@@ -18,12 +16,10 @@ from pipeline.replay.partition import EVENTS, FOUND, POINTERS, SEALS, Counts, Wa
 from pipeline.replay.ranks import Rank
 from pipeline.replay.seals import Sealed
 from pipeline.replay.spill import SpillWriter, digits_for, partitions
+from pipeline.replay.workers import Beat, Progress, Workers
 from pipeline.runtime import shipped
 
-# Below so many items, starting further processes takes longer than the work.
-ALONE_BELOW: Final = 20_000
 PORTIONS: Final = 4
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,7 @@ class Place:
 
     folder: Path
     config: Path | None = None
-    processes: int = 1
+    workers: Workers = field(default_factory=Workers)
 
     def folders(self, lines: int) -> Folders:
         """Return where entries go, where there are about so many lines."""
@@ -46,15 +42,13 @@ def spread_exports(place: Place, exports: Iterable[Export], only: frozenset[byte
     files = [(export.table, file) for export in exports for file in export.files]
     items = sum(file.items for _, file in files)
     # Opening files is dear: each process takes a few of them together, yet so that progress is seen.
-    together = max(1, len(files) // (place.processes * PORTIONS)) if items >= ALONE_BELOW else len(files)
-    portions = [tuple(files[start : start + together]) for start in range(0, len(files), max(1, together))]
+    processes = place.workers.worth(items)
+    together = max(1, len(files) // (processes * PORTIONS if processes > 1 else 1))
+    portions = [tuple(files[start : start + together]) for start in range(0, len(files), together)]
     tasks = [(portion, folders, f"export-{number}", only) for number, portion in enumerate(portions)]
-    if place.processes <= 1:
-        tasks = [(tuple(files), folders, "export", only)]
     total = Spread()
-    for spread in _run(spread_files, tasks, place.processes, items):
+    for spread in place.workers.run(spread_files, tasks, items, progress):
         total.add(spread)
-        progress(total.items)
     return total
 
 
@@ -77,25 +71,30 @@ def replay(place: Place, wanted: Wanted, items: int, progress: Progress) -> Coun
     """Replay what was spread; `progress` is told how many events are done."""
     total = Counts()
     tasks = [(part, files, place.folder, wanted, place.config) for part, files in partitions(place.folder / EVENTS).items()]
-    for counts in _run(_replay_partition, tasks, place.processes, items):
+    for counts in place.workers.run(_replay_partition, tasks, items, progress):
         total.add(counts)
-        progress(total.events)
     # A part of the incidents, by their time or name, says nothing of a key's other occurrences.
     if wanted.rows and wanted.is_everything:
         keyed = [(part, files, place.folder) for part, files in partitions(place.folder / POINTERS).items()]
-        for counts in _run(replay_pointers, keyed, place.processes, items):
+        for counts in place.workers.run(replay_pointers, keyed, items, _unseen):
             total.add(counts)
     return total
+
+
+def _unseen(_: int) -> None:
+    """Tell nobody how far it is: what comes after the events is little."""
 
 
 _POLICIES: dict[Path | None, Policies] = {}
 
 
-def _replay_partition(part: str, files: tuple[Path, ...], folder: Path, wanted: Wanted, config: Path | None) -> Counts:
+def _replay_partition(
+    part: str, files: tuple[Path, ...], folder: Path, wanted: Wanted, config: Path | None, beat: Beat
+) -> Counts:
     policies = _POLICIES.get(config)
     if policies is None:
         policies = _POLICIES[config] = shipped.policies(config)
-    return replay_partition(part, files, folder, wanted, policies)
+    return replay_partition(part, files, folder, wanted, policies, beat)
 
 
 def divergences(place: Place) -> Iterator[Divergence]:
@@ -114,20 +113,3 @@ def seal_lines(place: Place) -> Iterator[str]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         with path.open(encoding="utf-8") as lines:
             yield from lines
-
-
-def _run(work: Callable[..., Any], tasks: list[tuple[Any, ...]], processes: int, items: int) -> Iterator[Any]:
-    """Yield each task's result, as they come. What a task raises ends it all."""
-    if processes <= 1 or items < ALONE_BELOW or len(tasks) < 2:
-        for task in tasks:
-            yield work(*task)
-        return
-    # Spawned: a forked child would inherit the event loop and the open connections of this process.
-    with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=get_context("spawn")) as pool:
-        futures: list[Future[Any]] = [pool.submit(work, *task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()

@@ -157,7 +157,7 @@ COMPONENTS: Final = (
             "unit/test_replay*::*",
             "property/test_canonical_properties::*",
             "property/test_replay*::*",
-            "integration/test_replay_memory::*",
+            "integration/test_replay*::*",
             "property/test_environment::*",
         ),
     ),
