@@ -77,7 +77,8 @@ class Chain:
             self._settle_change(event)
         if sequence != self.last + 1:
             self._wrong(Kind.MISSING, span(self.last + 1, sequence - 1), "stored", "absent")
-            self._linked = False
+            # Told, also where it turns out that nothing can be read of this one.
+            self.last, self._linked = sequence - 1, False
         sound = self._check(event, sequence)
         self.last, self.tip, self._before = sequence, str(event.get("hash", "")), event
         return sound

@@ -1,7 +1,8 @@
 """One incident's receipts against its events: every event was decided once, and its receipts say what it says. Pure.
 
 Receipts come before the events they name, ordered by the first of them. What was decided together has one range of events
-and a receipt each. A receipt is under no hash of its own: what is not said again by an event, only a seal can tell.
+and a receipt each. A receipt is under no hash of its own: what is not said again by an event, only a seal can tell. Kept is
+what names events still to come, however much before them is damaged.
 """
 
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from typing import Any
 from pipeline.domain.canonical import Document, format_time
 from pipeline.domain.chains import Report
 from pipeline.domain.decisions import GATE
-from pipeline.domain.divergences import Kind
+from pipeline.domain.divergences import Kind, span
 from pipeline.domain.receipts import Answer, IdempotencyRecord
 
 # What is answered where nothing came of it.
@@ -34,7 +35,8 @@ class Coverage:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._open: dict[tuple[int, int], Range] = {}
-        self._uncovered: list[tuple[int, int]] = []
+        # The last run of events that no receipt names; those before it were told.
+        self._run: tuple[int, int] | None = None
         self._reaches = (0, "")
 
     def receipt(self, receipt: IdempotencyRecord) -> None:
@@ -62,10 +64,11 @@ class Coverage:
         self._open = {bounds: one for bounds, one in self._open.items() if one.last >= sequence}
         found = [one for one in self._open.values() if one.first <= sequence]
         if not found:
-            if self._uncovered and self._uncovered[-1][1] == sequence - 1:
-                self._uncovered[-1] = (self._uncovered[-1][0], sequence)
+            if self._run is not None and self._run[1] == sequence - 1:
+                self._run = (self._run[0], sequence)
             else:
-                self._uncovered.append((sequence, sequence))
+                self.tell_uncovered()
+                self._run = (sequence, sequence)
         elif len(found) > 1 and sequence == max(one.first for one in found):
             told = " and ".join(sorted(f"{one.first} to {one.last}" for one in found))
             # Who says another time than the event is the one that has no business here.
@@ -117,9 +120,15 @@ class Coverage:
             one.told.add(where)
             self._report(Kind.RECEIPT, where, expected, found)
 
-    def uncovered(self) -> tuple[tuple[int, int], ...]:
-        """Return the runs of events that no receipt names."""
-        return tuple(self._uncovered)
+    @property
+    def uncovered_until(self) -> int:
+        """The number of the last event that no receipt names, 0 where each has one."""
+        return 0 if self._run is None else self._run[1]
+
+    def tell_uncovered(self) -> None:
+        """Tell of the last run of events that no receipt names; the ones before it were told when it began."""
+        if self._run is not None:
+            self._report(Kind.RECEIPT_MISSING, span(*self._run), "a receipt", "none")
 
     @property
     def reaches(self) -> tuple[int, str]:

@@ -6,8 +6,13 @@ in mid-write.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from pipeline.domain.canonical import Document
+
+# What of one incident is kept in memory at most; and of what was found in a place, how much is told.
+KEPT_MAX: Final = 10_000
+SAID_MAX: Final = 1_000
 
 
 class Kind(StrEnum):
@@ -38,7 +43,7 @@ class Kind(StrEnum):
 
 MEANS = {
     Kind.MISSING: "events are not there",
-    Kind.DUPLICATED: "an event stands there twice",
+    Kind.DUPLICATED: "an event, or an item beside them, stands there twice",
     Kind.SWAPPED: "two events stand in each other's place",
     Kind.INSERTED: "events that nothing decided",
     Kind.CHANGED: "an event is not what its hash says",
@@ -76,6 +81,12 @@ class Divergence:
             "expected": self.expected,
             "found": self.found,
         }
+
+
+def said(value: object) -> str:
+    """Return how something that was expected or found is told: as its text, if that is not too long."""
+    text = str(value)
+    return text if len(text) <= SAID_MAX else f"{text[:SAID_MAX]}… ({len(text)} characters)"
 
 
 def span(first: int, last: int) -> str:

@@ -1,12 +1,12 @@
 """Fold a history, check it in every way it can be checked, and compare it with what else was written. Pure; reads nothing.
 
 `Replay` takes what is stored of one incident, in order and one thing at a time, so that its memory does not grow with the
-history. What is wrong is named once, where it is wrong, and not again by all that follows from it. What of a history is
-damaged is said in `chains`, what of its receipts in `coverage`; whether a divergence counts is for the caller to say.
+history; nor with its damage, where that is taken from it as `overflow`. What is wrong is named once, where it is wrong, and
+not again by all that follows from it. What of a history is damaged is said in `chains`, what of its receipts in `coverage`;
+whether a divergence counts is for the caller to say.
 """
 
 from collections.abc import Callable, Hashable, Iterable
-from decimal import InvalidOperation
 from typing import Any, Final, Protocol
 
 from pydantic import TypeAdapter
@@ -15,7 +15,7 @@ from pipeline.domain.base import read
 from pipeline.domain.canonical import Document, parse_time
 from pipeline.domain.chains import Chain
 from pipeline.domain.coverage import Coverage, Range
-from pipeline.domain.divergences import Divergence, Kind, span
+from pipeline.domain.divergences import KEPT_MAX, Divergence, Kind, said, span
 from pipeline.domain.envelope import IncidentEvent, event_hash
 from pipeline.domain.errors import Rejected
 from pipeline.domain.ids import incident_id as id_of
@@ -84,7 +84,8 @@ class Replay:
     """One incident's row, receipts and events, taken in this order: the row, then each receipt before the events it names.
 
     `fold` adds the events up; `policies`: to judge recorded decisions again, None to leave that out; `judged`: the kinds of
-    decision that came out right already, shared by those who have the same policies.
+    decision that came out right already, shared by those who have the same policies; `overflow`: takes what is wrong,
+    once it is too much to be kept until `finish`.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Replay:
         judged: set[Hashable] | None = None,
         hash_of: Callable[[Document], str] = event_hash,
         with_receipts: bool = False,
+        overflow: Callable[[tuple[Divergence, ...]], None] | None = None,
     ) -> None:
         self.incident_id = incident_id
         # What the incident was created with: service, dedupKey and occurrence; by its row's word where the creation is gone.
@@ -103,7 +105,11 @@ class Replay:
         self._fold = fold
         self._policies = policies
         self._judged = set() if judged is None else judged
+        self._overflow = overflow
         self._found: list[Divergence] = []
+        # All that was found, by its kind; and whether a row's version is told already.
+        self._kinds: set[Kind] = set()
+        self._version_told = False
         self._chain = Chain(incident_id, self._report, hash_of)
         self._coverage = Coverage(self._report) if with_receipts else None
         self._row: Document | None = None
@@ -111,8 +117,8 @@ class Replay:
         # The event that the row is of, by its hash, and its number; 0 before it was met.
         self._last_sound: Document | None = None
         self._row_is_of = 0
-        # Which attribute of a changed event its receipts contradict, by its number.
-        self._hints: dict[int, str] = {}
+        # Which attribute of the last event its receipts contradict; it is told as changed when the next is taken.
+        self._hint = ("", "")
         self._timestamp, self._state = "", State.PENDING.value
         self._whole = True
 
@@ -132,7 +138,17 @@ class Replay:
         return self._whole and self._chain.intact
 
     def _report(self, kind: Kind, where: str, expected: Any, found: Any) -> None:
-        self._found.append(Divergence(self.incident_id, kind, where, str(expected), str(found)))
+        changed, hint = self._hint
+        if kind is Kind.CHANGED and where == changed:
+            where = f"{where}: {hint}"
+        self._keep(Divergence(self.incident_id, kind, where, said(expected), said(found)))
+
+    def _keep(self, found: Divergence) -> None:
+        self._kinds.add(found.kind)
+        self._found.append(found)
+        if self._overflow is not None and len(self._found) >= KEPT_MAX:
+            self._overflow(tuple(self._found))
+            self._found.clear()
 
     def row(self, document: Document | None) -> None:
         """Take the incident's row, None where there is none; not called at all, rows are not compared."""
@@ -175,7 +191,7 @@ class Replay:
             if self._row is not None and self._row.get("lastEventHash") == document["hash"]:
                 self._last_sound = document
                 self._compare_row(self._chain.last)
-        except (Rejected, KeyError, TypeError, AttributeError, ValueError, InvalidOperation) as error:
+        except (Rejected, KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             self._whole = False
             told = f"{type(error).__name__}: {error}"
             self._report(Kind.UNREADABLE, f"event {self._chain.last}", "an event this version can read", told)
@@ -186,7 +202,7 @@ class Replay:
         decided_at = str(document.get("decidedAt", document.get("timestamp")))
         ranges = self._coverage.event(self._chain.last, decided_at)
         if not sound and (hint := self._coverage.contradicts(document, ranges)):
-            self._hints[self._chain.last] = hint
+            self._hint = (span(self._chain.last, self._chain.last), hint)
         return ranges
 
     def _check(self, event: Document, sequence: int, fact: Document) -> None:
@@ -242,32 +258,28 @@ class Replay:
         self._row_is_of = sequence
         if self._row is None:
             return
+        found: tuple[Divergence, ...] = ()
         if self.is_whole:
-            self._found += compare(self.incident_id, self._fold.row(), self._row)
+            found = compare(self.incident_id, self._fold.row(), self._row)
         elif self._last_sound is not None:
             # Of a damaged history the last event still tells what the row must say of it.
             event, fact = self._last_sound, self._last_sound["metadata"]
-            said = {"state": event["newState"], "severity": fact["severity"], "service": fact["service"]}
-            said |= {"updatedAt": event["timestamp"], "version": event["sequence"]}
-            stored = {name: self._row[name] for name in said if name in self._row}
-            self._found += compare(self.incident_id, said, stored)
+            expected = {"state": event["newState"], "severity": fact["severity"], "service": fact["service"]}
+            expected |= {"updatedAt": event["timestamp"], "version": event["sequence"]}
+            stored = {name: self._row[name] for name in expected if name in self._row}
+            found = compare(self.incident_id, expected, stored)
+        for one in found:
+            self._version_told = self._version_told or one.where == "version"
+            self._keep(one)
 
     def finish(self) -> tuple[Divergence, ...]:
         """Return all that is wrong, in the order of events; nothing may be taken afterwards."""
         version = self._row.get("version") if self._row is not None else None
-        known = version if isinstance(version, int) else 0
+        known = version if type(version) is int and version > 0 else 0
         self._chain.finish(known)
         self._settle_row(known)
         self._settle_receipts()
-        return tuple(self._hinted(found) for found in self._found)
-
-    def _hinted(self, found: Divergence) -> Divergence:
-        """Add to a changed event what its receipts contradict."""
-        if found.kind is not Kind.CHANGED or not found.where.removeprefix("event ").isdecimal():
-            return found
-        hint = self._hints.get(int(found.where.removeprefix("event ")))
-        where = f"{found.where}: {hint}" if hint else found.where
-        return Divergence(found.incident_id, found.kind, where, found.expected, found.found)
+        return tuple(self._found)
 
     def _settle_row(self, version: int) -> None:
         last, row = self._chain.last, self._row
@@ -287,9 +299,8 @@ class Replay:
 
     def _settle_what_the_row_lacks(self, version: int, last: int) -> None:
         """Tell of a row that is right for an earlier event: either it is behind, or nobody decided what follows."""
-        uncovered = self._coverage is None or any(run[1] > version for run in self._coverage.uncovered())
-        told = any(one.kind is Kind.ROW and one.where == "version" for one in self._found)
-        if not uncovered and not told:
+        uncovered = self._coverage is None or self._coverage.uncovered_until > version
+        if not uncovered and not self._version_told:
             self._report(Kind.ROW, "version", last, version)
         elif uncovered and self._chain.intact:
             self._report(Kind.INSERTED, span(version + 1, last), f"the row ends with event {version}", "stored")
@@ -297,11 +308,9 @@ class Replay:
     def _settle_receipts(self) -> None:
         if self._coverage is None:
             return
-        told = any(one.kind in (Kind.INSERTED, Kind.DUPLICATED) for one in self._found)
-        for first, last in self._coverage.uncovered():
-            if not (told and last == self._chain.last):
-                self._report(Kind.RECEIPT_MISSING, span(first, last), "a receipt", "none")
-        missing = any(one.kind is Kind.MISSING for one in self._found)
+        if self._coverage.uncovered_until != self._chain.last or self._kinds.isdisjoint((Kind.INSERTED, Kind.DUPLICATED)):
+            self._coverage.tell_uncovered()
+        missing = Kind.MISSING in self._kinds
         reaches, receipt = self._coverage.reaches
         if reaches <= self._chain.last or missing:
             return

@@ -1,17 +1,17 @@
-"""What tells of no incident's events: receipts of what began nothing, and correlation windows. Each stands alone."""
+"""What stands alone in the idempotency table: receipts that name no incident, and correlation windows, which never do.
+
+Nothing else says what is in them. So it is told where they can't be read, or lie under another key than their own.
+"""
 
 from pipeline.domain.errors import Corrupt
-from pipeline.replay.lines import item_of
-from pipeline.stores.items import read_receipt, read_window
+from pipeline.replay.lines import exact_document_of
+from pipeline.stores.items import read_receipt, read_window, to_item
 
 
 def check_alone(line: bytes) -> None:
-    """Check that an item of the idempotency table can be read and lies under its own key. Raises `Corrupt`."""
-    item = item_of(line)
-    try:
-        key = item["pk"]["S"]
-    except (KeyError, TypeError) as error:
-        raise Corrupt(f"an item without a key: {error}") from None
-    one = read_receipt(item) if "requestDigest" in item else read_window(item)
+    """Check an item of the idempotency table. Raises `Corrupt`, or `Unavailable` where newer code wrote it."""
+    document = exact_document_of(line)
+    read = read_receipt if "requestDigest" in document else read_window
+    one, key = read(to_item(document)), document.get("pk")
     if one.id != key:
-        raise Corrupt(f"the item under {key} belongs under {one.id}")
+        raise Corrupt(f"the item under {str(key)[:80]} belongs under {one.id}")

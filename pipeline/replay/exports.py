@@ -4,6 +4,7 @@ An export to S3 is a folder with two manifests and gzipped files of DynamoDB-JSO
 one point in time are what a replay compares; other points in time would show what was written between as damage.
 """
 
+import io
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from isal import igzip, igzip_lib
 
+from pipeline.domain.canonical import INTEGER_MAX
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.replay.alone import check_alone
@@ -29,6 +31,7 @@ FILES: Final = "manifest-files.json"
 # Lines between two looks at whether to go on.
 AT_A_TIME: Final = 5_000
 READ_BYTES: Final = 1024 * 1024
+LINES_BYTES: Final = 64 * 1024
 UNREADABLE_MAX: Final = 1000
 SHOWN_MAX: Final = 120
 
@@ -63,7 +66,10 @@ def find_exports(folders: Iterable[Path]) -> dict[Table, Export]:
     """Return the exports that lie under the folders, one for each table. Raises `ExportError` naming what is wrong."""
     found: dict[Table, Export] = {}
     for folder in folders:
-        summaries = sorted(folder.rglob(SUMMARY)) if folder.is_dir() else []
+        try:
+            summaries = sorted(folder.rglob(SUMMARY)) if folder.is_dir() else []
+        except OSError as error:
+            raise ExportError(f"{folder}: can't be read: {error.strerror}") from None
         if not summaries:
             raise ExportError(f"{folder}: no export is there (no {SUMMARY})")
         for summary in summaries:
@@ -87,61 +93,110 @@ def find_exports(folders: Iterable[Path]) -> dict[Table, Export]:
 
 
 def _export(folder: Path) -> Export:
-    summary = _json(folder / SUMMARY)
-    arn = str(summary.get("tableArn", ""))
+    at = str(folder / SUMMARY)
+    summary = _manifest(_read(folder / SUMMARY), at)
+    arn = _text(summary, "tableArn", "", at)
     table = next((one for one in Table if arn.endswith(f"-{one.value}")), None)
     if table is None:
         raise ExportError(f"{folder}: the table {arn or 'without a name'} is none of opx's three")
-    if (form := summary.get("outputFormat", "DYNAMODB_JSON")) != "DYNAMODB_JSON":
+    if (form := _text(summary, "outputFormat", "DYNAMODB_JSON", at)) != "DYNAMODB_JSON":
         raise ExportError(f"{folder}: the format is {form}; export as DYNAMODB_JSON")
-    if (kind := summary.get("exportType", "FULL_EXPORT")) != "FULL_EXPORT":
+    if (kind := _text(summary, "exportType", "FULL_EXPORT", at)) != "FULL_EXPORT":
         raise ExportError(f"{folder}: an incremental export ({kind}) is no whole table; make a full one")
     files = tuple(_data_files(folder))
     items = sum(one.items for one in files)
-    if items != summary.get("itemCount", items):
-        raise ExportError(f"{folder}: {SUMMARY} says {summary['itemCount']} items, {FILES} {items}")
-    return Export(folder, table, str(summary.get("exportTime", "")), items, files, arn.removesuffix(f"-{table.value}"))
+    if "itemCount" in summary and (said := _count(summary, at)) != items:
+        raise ExportError(f"{folder}: {SUMMARY} says {said} items, {FILES} {items}")
+    exported_at = _text(summary, "exportTime", "", at)
+    return Export(folder, table, exported_at, items, files, arn.removesuffix(f"-{table.value}"))
 
 
 def _data_files(folder: Path) -> Iterator[DataFile]:
-    try:
-        lines = (folder / FILES).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{folder}: {FILES} can't be read: {error}") from None
     seen: set[str] = set()
-    for line in filter(None, lines):
-        try:
-            told = json.loads(line)
-            name, items = Path(told["dataFileS3Key"]).name, int(told["itemCount"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ExportError(f"{folder}: a line of {FILES} can't be read: {error}") from None
+    for number, line in enumerate(_read(folder / FILES).split("\n"), start=1):
+        if not line.strip():
+            continue
+        at = f"{folder / FILES}, line {number}"
+        told = _manifest(line, at)
+        name, items = Path(_text(told, "dataFileS3Key", None, at)).name, _count(told, at)
         if name in seen:
             raise ExportError(f"{folder}: {FILES} names data/{name} twice")
         seen.add(name)
         path = folder / "data" / name
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError as error:
+            raise ExportError(f"{at}: a file of this name can't be read: {error.strerror}") from None
+        if not there:
             raise ExportError(f"{folder}: the file data/{name} is missing: was the export copied whole?")
-        yield DataFile(path, items, told.get("md5Checksum"))
+        yield DataFile(path, items, _text(told, "md5Checksum", None, at) if "md5Checksum" in told else None)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> str:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ExportError(f"{path}: can't be read: {error}") from None
+
+
+def _manifest(text: str, at: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"{at}: can't be read: {error}") from None
     if not isinstance(document, dict):
-        raise ExportError(f"{path}: no manifest")
+        raise ExportError(f"{at}: no manifest")
     return document
+
+
+def _text(manifest: dict[str, Any], name: str, default: str | None, at: str) -> str:
+    found = manifest.get(name, default)
+    if not isinstance(found, str) or not found.isprintable():
+        raise ExportError(f"{at}: {name} is {_shown(found)}, where a text is expected")
+    return found
+
+
+def _count(manifest: dict[str, Any], at: str) -> int:
+    found = manifest.get("itemCount")
+    if type(found) is not int or not 0 <= found <= INTEGER_MAX:
+        raise ExportError(f"{at}: itemCount is {_shown(found)}, where a number of items is expected")
+    return found
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else f"{ascii(value)[:SHOWN_MAX]}" if not isinstance(value, dict | list) else "nested"
 
 
 @contextmanager
 def opened(file: DataFile) -> Iterator[Iterable[bytes]]:
-    """Open a file of an export and give its lines. Raises `ExportError` where it is damaged."""
+    """Open a file of an export and give its lines. Raises `ExportError` where it can't be read or is damaged."""
     try:
-        with igzip.open(file.path, "rb") as lines:  # type: ignore[no-untyped-call]
+        with (
+            _raw(file.path) as raw,
+            igzip.open(raw, "rb") as unpacked,  # type: ignore[no-untyped-call]
+            # Its own lines are made by Python, these are not.
+            io.BufferedReader(unpacked, LINES_BYTES) as lines,
+        ):
             yield lines
     except (EOFError, igzip_lib.IsalError, igzip.BadGzipFile) as error:  # type: ignore[misc] # its type stub has it as a variable
         raise ExportError(f"{file.path}: damaged: {error}") from None
+
+
+class _RawFile(io.FileIO):
+    """A file whose failure is the export's: an `OSError` of what is written meanwhile must not be taken for one."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise ExportError(f"{self.name}: can't be read: {error.strerror}") from None
+
+
+def _raw(path: Path) -> _RawFile:
+    try:
+        return _RawFile(path)
+    except OSError as error:
+        raise ExportError(f"{path}: can't be read: {error.strerror}") from None
 
 
 @dataclass(slots=True)
@@ -236,7 +291,10 @@ class Spreading:
         return number + others
 
     def place(self, line: bytes) -> None:
-        """Put one item's line where it belongs; one that can't be placed is told and stops nothing."""
+        """Put one item's line where it belongs, or check it here where it is of no incident.
+
+        One that is none is told, beyond the first thousand only counted, and stops nothing.
+        """
         spread, only = self.spread, self._only
         spread.items += 1
         try:
@@ -259,8 +317,9 @@ def _check_md5(file: DataFile) -> None:
     if file.md5 is None:
         return
     digest = md5(usedforsecurity=False)
-    with file.path.open("rb") as raw:
-        while block := raw.read(READ_BYTES):
-            digest.update(block)
+    block = memoryview(bytearray(READ_BYTES))
+    with _raw(file.path) as raw:
+        while size := raw.readinto(block):
+            digest.update(block[:size])
     if (found := b64encode(digest.digest()).decode()) != file.md5:
         raise ExportError(f"{file.path}: the checksum is {found}, where the manifest says {file.md5}")

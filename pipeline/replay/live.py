@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from pipeline.domain.canonical import Document
-from pipeline.domain.divergences import Divergence, Kind
+from pipeline.domain.divergences import Divergence, Kind, said
 from pipeline.domain.errors import Corrupt, Rejected, Unavailable
 from pipeline.domain.ids import pointer_id
 from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.exports import Folders, Spread, Spreading
-from pipeline.replay.lines import document_of, hash_of, item_of, line_of
-from pipeline.replay.partition import compare_pointer, events_of, row_of
-from pipeline.replay.ranks import Table
+from pipeline.replay.lines import event_key, exact_document_of, hash_of, item_of, line_of
+from pipeline.replay.partition import compare_pointer, row_of
+from pipeline.replay.ranks import Table, events_of
 from pipeline.replay.spill import SpillWriter
 from pipeline.stores.dynamodb import Tables
-from pipeline.stores.items import Item, read_receipt
+from pipeline.stores.items import Item, read_receipt, to_item
 from pipeline.stores.stored_items import StoredItems
 
 T = TypeVar("T")
@@ -121,8 +121,8 @@ class LiveReplay:
         for _ in range(READS_MAX):
             row = await self.stored.row(incident_id)
             try:
-                replay = await self._replayed(incident_id, row, known)
-                found, version = tuple(_counted(replay.finish(), known)), replay.version
+                replay, unreadable = await self._replayed(incident_id, row, known)
+                found, version = (*unreadable, *_counted(replay.finish(), known)), replay.version
                 found += await self._pointer(replay)
             except (Corrupt, Rejected) as error:
                 found = (Divergence(incident_id, Kind.UNREADABLE, "what is stored", "readable", str(error)),)
@@ -131,7 +131,13 @@ class LiveReplay:
             before = row or {}
         return Verified(incident_id, found, version, settled=False)
 
-    async def _replayed(self, incident_id: str, row: Item | None, known: Known | None) -> Replay:
+    async def _replayed(self, incident_id: str, row: Item | None, known: Known | None) -> tuple[Replay, list[Divergence]]:
+        """Replay an incident; what can't be read is told, and hides nothing else that is wrong with it."""
+        unreadable: list[Divergence] = []
+
+        def tell(where: str, error: Exception) -> None:
+            unreadable.append(Divergence(incident_id, Kind.UNREADABLE, where, "readable", said(error)))
+
         replay = Replay(
             incident_id,
             ModelFold(row_of),
@@ -139,17 +145,25 @@ class LiveReplay:
             hash_of=hash_of,
             with_receipts=known is not None,
         )
-        replay.row(None if row is None else document_of(line_of(row)))
+        try:
+            replay.row(None if row is None else exact_document_of(line_of(row)))
+        except Corrupt as error:
+            tell("row", error)
         for line in known.receipts if known is not None else ():
-            item = item_of(line)
             try:
-                replay.receipt(read_receipt(item))
+                replay.receipt(read_receipt(to_item(exact_document_of(line))))
             except (Corrupt, Unavailable):
                 # Told by the scan; receipts never change.
-                replay.covered(*events_of(item))
+                replay.covered(*events_of(item_of(line)))
         async for item in self.stored.history(incident_id):
-            replay.event(document_of(line_of(item)))
-        return replay
+            line = line_of(item)
+            try:
+                replay.event(exact_document_of(line))
+            except (Corrupt, Rejected) as error:
+                number = event_key(line)[1]
+                replay.lost(number)
+                tell(f"event {number}", error)
+        return replay, unreadable
 
     async def _pointer(self, replay: Replay) -> tuple[Divergence, ...]:
         """Compare the pointer of an incident's key; a later occurrence than this one is as good."""
@@ -157,7 +171,11 @@ class LiveReplay:
             return ()
         service, dedup_key, occurrence = replay.created_as
         item = await self.stored.pointer(service, dedup_key)
-        pointer: Document | None = None if item is None else document_of(line_of(item))
+        key = pointer_id(service, dedup_key)
+        try:
+            pointer: Document | None = None if item is None else exact_document_of(line_of(item))
+        except Corrupt as error:
+            return (Divergence(replay.incident_id, Kind.UNREADABLE, f"pointer {key}", "readable", said(error)),)
         if pointer is not None and _number(pointer) > occurrence:
             return ()
         newest = {
@@ -166,7 +184,7 @@ class LiveReplay:
             "service": service,
             "dedupKey": dedup_key,
         }
-        return tuple(compare_pointer(pointer_id(service, dedup_key), newest, pointer))
+        return tuple(compare_pointer(key, newest, pointer))
 
     def verify_all(self, incident_ids: AsyncIterator[str]) -> AsyncIterator[Verified]:
         """Verify incidents, some at once; yield each as it is done."""

@@ -1,30 +1,32 @@
 """Replay one partition: every incident in it, whole, one after the other. Runs in a process of its own where there are many.
 
-Writes what is wrong, and what an auditor may seal, into files beside the partitions; hands back numbers alone, so that no
-amount of damage fills anybody's memory.
+Writes what is wrong, and what an auditor may seal, into files beside the partitions, and hands back numbers alone. Of one
+incident at most `KEPT_MAX` divergences and `ASKED_AGAIN_BYTES_MAX` of its events are held, so damage fills nobody's memory.
 """
 
 import json
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self, TextIO
+from typing import Final
 
 from pipeline.domain.canonical import INTEGER_MAX, Document
-from pipeline.domain.divergences import Divergence, Kind
+from pipeline.domain.divergences import KEPT_MAX, Divergence, Kind, said
 from pipeline.domain.errors import Corrupt, Rejected, Unavailable
 from pipeline.domain.ids import incident_id, pointer_id
 from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.folding import DocumentFold
-from pipeline.replay.lines import document_of, hash_of, item_of, line_of
-from pipeline.replay.ranks import PointerRank, Rank
+from pipeline.replay.line_file import LineFile
+from pipeline.replay.lines import document_of, event_key, exact_document_of, hash_of, item_of, line_of
+from pipeline.replay.lines import said as said_in
+from pipeline.replay.ranks import PointerRank, Rank, events_of
 from pipeline.replay.seals import Sealed, sum_with
 from pipeline.replay.spill import Entry, RawEntry, SpillWriter, by_key, entry_of
 from pipeline.replay.workers import Beat
-from pipeline.stores.items import Item, from_item, incident_item, read_receipt, to_item
+from pipeline.stores.items import from_item, incident_item, read_receipt, to_item
 
 # As they are read: compared once an event.
 _ROW: Final = b"%d" % Rank.ROW
@@ -32,8 +34,11 @@ _EVENT: Final = b"%d" % Rank.EVENT
 _OF_THE_FOLD: Final = frozenset({Kind.ROW, Kind.UNREADABLE})
 # Events between two looks at whether to go on.
 AT_A_TIME: Final = 2_000
-# Events of one incident that are kept for the core's own fold; what is longer goes by the fast one.
-ASKED_AGAIN_MAX: Final = 2_000
+# Events of one incident that are kept for the core's own fold, as lines; what is longer goes by the fast one.
+ASKED_AGAIN_BYTES_MAX: Final = 4 * 1024 * 1024
+# Receipts of one incident among which one that stands there twice is told.
+RECEIPTS_MAX: Final = 10_000
+Tell = Callable[[Iterable[Divergence]], None]
 EVENTS: Final = "events"
 POINTERS: Final = "pointers"
 FOUND: Final = "found"
@@ -89,10 +94,9 @@ class Counts:
         for kind, number in other.kinds.items():
             self.kinds[kind] = self.kinds.get(kind, 0) + number
 
-    def tell(self, found: Iterable[Divergence]) -> None:
-        for one in found:
-            self.divergences += 1
-            self.kinds[one.kind.value] = self.kinds.get(one.kind.value, 0) + 1
+    def tell(self, found: Divergence) -> None:
+        self.divergences += 1
+        self.kinds[found.kind.value] = self.kinds.get(found.kind.value, 0) + 1
 
 
 def row_of(incident: Incident) -> Document:
@@ -108,12 +112,18 @@ def replay_partition(
     told_of = 0
     judged: set[Hashable] = set()
     with ExitStack() as stack:
-        found = stack.enter_context(_Lines(folder / FOUND, part))
-        sealing = stack.enter_context(_Lines(folder / SEALS, part)) if wanted.seal else None
+        found = stack.enter_context(LineFile(folder / FOUND, part))
+        sealing = stack.enter_context(LineFile(folder / SEALS, part)) if wanted.seal else None
         pointers = stack.enter_context(SpillWriter(folder / POINTERS, f"creations-{part}", len(part)))
+
+        def tell(some: Iterable[Divergence]) -> None:
+            for one in some:
+                counts.tell(one)
+                found.write(json.dumps(one.to_document()))
+
         for key, group in by_key(files, folder / f"runs-{part}"):
-            incident = Replaying(key.decode(), wanted, policies, judged)
-            told = incident.take_all(group)
+            incident = Replaying(key.decode(), wanted, policies, judged, tell)
+            tell(incident.take_all(group))
             if incident.left_out:
                 continue
             counts.incidents += 1
@@ -123,9 +133,6 @@ def replay_partition(
                 told_of = counts.events
             counts.rows += incident.rows
             counts.receipts += incident.receipts
-            counts.tell(told)
-            for one in told:
-                found.write(json.dumps(one.to_document()))
             if sealing is not None and incident.replay.version:
                 sealing.write(incident.sealed().line())
             if wanted.rows and (creation := creation_of(incident.replay)) is not None:
@@ -135,28 +142,6 @@ def replay_partition(
         for path in files:
             path.unlink()
     return counts
-
-
-class _Lines:
-    """A file of lines that is made with the first of them."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        self._name = name
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def write(self, line: str) -> None:
-        if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self._folder / self._name).open("w", encoding="utf-8")
-        self._file.write(f"{line}\n")
 
 
 def creation_of(replay: Replay) -> Entry | None:
@@ -169,9 +154,19 @@ def creation_of(replay: Replay) -> Entry | None:
 
 
 class Replaying:
-    """One incident, replayed from its entries; `left_out` where it is not wanted, by its time."""
+    """One incident, replayed from its entries; `left_out` where it is not wanted, by its time.
 
-    def __init__(self, key: str, wanted: Wanted, policies: Policies | None, judged: set[Hashable] | None = None) -> None:
+    `tell`: takes what is wrong, once it is too much to be kept.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        wanted: Wanted,
+        policies: Policies | None,
+        judged: set[Hashable] | None = None,
+        tell: Tell | None = None,
+    ) -> None:
         self.replay = Replay(
             key,
             ModelFold(row_of) if wanted.thorough else DocumentFold(),
@@ -179,6 +174,7 @@ class Replaying:
             judged=judged,
             hash_of=hash_of,
             with_receipts=wanted.receipts,
+            overflow=tell,
         )
         self.left_out = False
         self.events = self.rows = self.receipts = 0
@@ -187,15 +183,19 @@ class Replaying:
         self._policies = policies
         self._of_a_span = wanted.is_of_a_span
         self._key = key
-        self._unreadable: list[Divergence] = []
-        self._sealed: list[Divergence] = []
-        # What the core's own fold is asked about, as far as it is kept.
+        self._overflow = tell
+        self._found: list[Divergence] = []
+        self._receipts: set[str] = set()
+        # What the core's own fold is asked about: all of it, or nothing.
+        self._read = exact_document_of if wanted.thorough else document_of
         self._row: Document | None = None
         self._lines: list[bytes] = []
+        self._all_kept = True
 
     def take_all(self, group: Iterator[RawEntry]) -> tuple[Divergence, ...]:
         """Take all there is of it; return what is wrong."""
-        began, take, kept = False, self.replay.event, self._lines
+        began, take, read, kept = False, self.replay.event, self._read, self._lines
+        events, room = 0, ASKED_AGAIN_BYTES_MAX
         for raw in group:
             _, place, rank, line = raw
             if not began and rank != _ROW:
@@ -204,35 +204,49 @@ class Replaying:
                 if rank != _EVENT:
                     self._take_other(entry_of(raw))
                     continue
-                document = document_of(line)
+                room -= len(line)
+                if room >= 0:
+                    kept.append(line)
+                elif kept:
+                    kept.clear()
+                document = read(line)
                 if self._of_a_span and int(place) == 1 and not self._wanted.includes(str(document.get("timestamp", ""))):
                     self.left_out = True
                     # The rest of the group is read past by whoever asks for the next.
                     return ()
-                self.events += 1
-                if len(kept) < ASKED_AGAIN_MAX:
-                    kept.append(line)
+                events += 1
                 take(document)
             except (Corrupt, Rejected, Unavailable) as error:
                 self._unread(entry_of(raw), error)
         if not began:
             self._begin()
-        return (*self._unreadable, *self._confirmed(self.replay.finish()), *self._sealed)
+        self.events, self._all_kept = events, room >= 0
+        return (*self._found, *self._confirmed(self.replay.finish()))
 
     def _confirmed(self, found: tuple[Divergence, ...]) -> tuple[Divergence, ...]:
         """Ask the core's own fold where the fast one differs from a row: a mistake of it is no damage."""
-        fast = self._wanted.confirm and not self._wanted.thorough and len(self._lines) == self.events
+        fast = self._wanted.confirm and not self._wanted.thorough and self._all_kept
         if not fast or not any(one.kind in _OF_THE_FOLD for one in found):
             return found
         core = Replay(self._key, ModelFold(row_of), policies=self._policies, hash_of=hash_of)
         if self._wanted.rows:
             core.row(self._row)
         for line in self._lines:
-            core.event(document_of(line))
-        said = {(one.kind, one.where) for one in core.finish()}
+            try:
+                core.event(document_of(line))
+            except (Corrupt, Rejected, Unavailable):
+                core.lost(event_key(line)[1])
+        known = {(one.kind, one.where) for one in found}
+        told = core.finish()
+        if further := [one for one in told if one.kind is Kind.UNREADABLE and (one.kind, one.where) not in known]:
+            # What it can't read it can't make a row of either.
+            return (*found, *further)
+        said_by_core = {(one.kind, one.where) for one in told}
         # A row's version is compared with what the receipts say, too, of which the core is not asked.
         return tuple(
-            one for one in found if one.kind not in _OF_THE_FOLD or one.where == "version" or (one.kind, one.where) in said
+            one
+            for one in found
+            if one.kind not in _OF_THE_FOLD or one.where == "version" or (one.kind, one.where) in said_by_core
         )
 
     def _begin(self) -> bool:
@@ -244,7 +258,10 @@ class Replaying:
     def _take_other(self, entry: Entry) -> None:
         if entry.rank == Rank.ROW:
             self.rows += 1
-            self._row = document_of(entry.line)
+            if self.rows > 1:
+                self._tell(Kind.DUPLICATED, "row", "one row", "another under the same key")
+                return
+            self._row = exact_document_of(entry.line)
             self.replay.row(self._row)
         elif entry.rank == Rank.RECEIPT:
             self._take_receipt(entry)
@@ -258,7 +275,7 @@ class Replaying:
             self.replay.lost(entry.place)
         elif entry.rank == Rank.RECEIPT:
             item = item_of(entry.line)
-            where = f"receipt {item.get('pk', {}).get('S', '')}"
+            where = f"receipt {said_in(item.get('pk'), 'S')}"
             self.replay.covered(*events_of(item))
         elif entry.rank == Rank.ROW:
             where = "row"
@@ -266,8 +283,13 @@ class Replaying:
 
     def _take_receipt(self, entry: Entry) -> None:
         self.receipts += 1
-        document = document_of(entry.line)
+        document = exact_document_of(entry.line)
         receipt = read_receipt(to_item(document))
+        if receipt.id in self._receipts:
+            self._tell(Kind.DUPLICATED, f"receipt {receipt.id}", "one receipt", "another of the same key")
+            return
+        if len(self._receipts) < RECEIPTS_MAX:
+            self._receipts.add(receipt.id)
         if receipt.id != document.get("pk"):
             where = f"receipt {document.get('pk')}: key"
             self._tell(Kind.RECEIPT, where, f"the key of its principal and idempotencyKey, {receipt.id}", "another")
@@ -278,38 +300,30 @@ class Replaying:
     def _compare_seal(self, sealed: Sealed) -> None:
         version, replay = sealed.version, self.replay
         if replay.version != version:
-            self._unsealed(f"event {version}", f"sealed with hash {sealed.tip}", "absent")
+            self._tell(Kind.SEAL, f"event {version}", f"sealed with hash {sealed.tip}", "absent")
         elif replay.tip != sealed.tip:
-            self._unsealed(f"events 1 to {version}", f"a chain that ends in {sealed.tip}", replay.tip)
+            self._tell(Kind.SEAL, f"events 1 to {version}", f"a chain that ends in {sealed.tip}", replay.tip)
         elif self._wanted.receipts and self.summed != sealed.receipts:
-            self._unsealed(f"receipts of events 1 to {version}", f"{sealed.receipts:064x}", f"{self.summed:064x}")
-
-    def _unsealed(self, where: str, expected: str, found: str) -> None:
-        self._sealed.append(Divergence(self._key, Kind.SEAL, where, expected, found))
+            self._tell(Kind.SEAL, f"receipts of events 1 to {version}", f"{sealed.receipts:064x}", f"{self.summed:064x}")
 
     def sealed(self) -> Sealed:
         """Return what can be sealed of it."""
         return Sealed(self._key, self.replay.version, self.replay.tip, self.summed)
 
     def _tell(self, kind: Kind, where: str, expected: str, found: str) -> None:
-        self._unreadable.append(Divergence(self._key, kind, where, expected, found))
-
-
-def events_of(receipt: Item) -> tuple[int, int]:
-    """Return the events that a receipt names, as far as that much of it can be read; else none: (1, 0)."""
-    result = receipt.get("result", {}).get("M", {})
-    first, last = (result.get(name, {}).get("N", "") for name in ("firstSequence", "lastSequence"))
-    return (int(first), int(last)) if first.isdecimal() and last.isdecimal() else (1, 0)
+        self._found.append(Divergence(self._key, kind, said(where), said(expected), said(found)))
+        if self._overflow is not None and len(self._found) >= KEPT_MAX:
+            self._overflow(self._found)
+            self._found.clear()
 
 
 def replay_pointers(part: str, files: tuple[Path, ...], folder: Path, beat: Beat) -> Counts:
     """Compare the pointers of a partition with the creations that should have moved them."""
     counts = Counts()
-    with _Lines(folder / FOUND, f"pointers-{part}") as found:
+    with LineFile(folder / FOUND, f"pointers-{part}") as found:
         for key, group in by_key(files, folder / f"runs-p{part}"):
-            told = tuple(check_key(key.decode(), map(entry_of, group), counts))
-            counts.tell(told)
-            for one in told:
+            for one in check_key(key.decode(), map(entry_of, group), counts):
+                counts.tell(one)
                 found.write(json.dumps(one.to_document()))
     beat(counts.pointers)
     for path in files:
@@ -320,17 +334,13 @@ def replay_pointers(part: str, files: tuple[Path, ...], folder: Path, beat: Beat
 def check_key(key: str, group: Iterable[Entry], counts: Counts) -> Iterator[Divergence]:
     """Yield what is wrong with a key: its occurrences run without a gap, and its pointer names the newest."""
     newest: Document | None = None
-    pointer: Document | None = None
+    pointers = 0
     for entry in sorted(group, key=lambda one: (one.rank, one.place)):
-        try:
-            document = document_of(entry.line)
-        except Corrupt as error:
-            yield Divergence("", Kind.UNREADABLE, f"pointer {key}", "readable", str(error))
-            return
         if entry.rank == PointerRank.POINTER:
-            counts.pointers += 1
-            pointer = document
+            pointers += 1
+            yield from _check_pointer(key, newest, entry.line, pointers)
             continue
+        document = exact_document_of(entry.line)
         after = 1 if newest is None else newest["occurrence"] + 1
         if document["occurrence"] > after:
             identity = incident_id(document["service"], document["dedupKey"], after)
@@ -338,13 +348,28 @@ def check_key(key: str, group: Iterable[Entry], counts: Counts) -> Iterator[Dive
             where = "every event" if many == 1 else f"every event, as of the {many - 1} incidents of its key after it"
             yield Divergence(identity, Kind.MISSING, where, f"occurrence {after} of its key", "absent")
         newest = document
+    counts.pointers += pointers
+    if not pointers:
+        yield from compare_pointer(key, newest, None)
+
+
+def _check_pointer(key: str, newest: Document | None, line: bytes, number: int) -> Iterator[Divergence]:
+    identity = "" if newest is None else newest["incidentId"]
+    try:
+        pointer = exact_document_of(line)
+    except Corrupt as error:
+        yield Divergence(identity, Kind.UNREADABLE, f"pointer {key}", "readable", str(error))
+        return
+    if number > 1:
+        yield Divergence(identity, Kind.DUPLICATED, f"pointer {key}", "one pointer", "another under the same key")
+        return
     yield from compare_pointer(key, newest, pointer)
 
 
 def compare_pointer(key: str, newest: Document | None, pointer: Document | None) -> Iterator[Divergence]:
     """Yield what is wrong with a key's pointer. `newest`: what its last incident was created with."""
     if newest is None:
-        named = str((pointer or {}).get("incidentId", ""))
+        named = said((pointer or {}).get("incidentId", ""))
         yield Divergence(named, Kind.POINTER, f"pointer {key}", "an incident with events", "none")
         return
     identity = newest["incidentId"]
@@ -359,7 +384,7 @@ def compare_pointer(key: str, newest: Document | None, pointer: Document | None)
     for name in sorted({*newest, *pointer} - {"pk"}):
         if newest.get(name) != pointer.get(name) or isinstance(pointer.get(name), bool):
             yield Divergence(
-                identity, Kind.POINTER, f"pointer {key}: {name}", repr(newest.get(name)), repr(pointer.get(name))
+                identity, Kind.POINTER, f"pointer {key}: {name}", said(repr(newest.get(name))), said(repr(pointer.get(name)))
             )
 
 

@@ -7,16 +7,18 @@ auditor sealed at it. Pointers and the creations that should have moved them mee
 import re
 from collections.abc import Callable
 from enum import Enum, IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pipeline.domain.errors import Corrupt
-from pipeline.replay.lines import event_key, is_id, item_of
+from pipeline.replay.lines import event_key, is_id, item_of, said
+from pipeline.stores.items import Item
 
 _PK: Final = re.compile(rb'"pk":\{"S":"([0-9a-f-]{36}|[0-9a-f]{64})"\}')
 _FIRST: Final = re.compile(rb'"firstSequence":\{"N":"([0-9]{1,16})"\}')
 _OF_INCIDENT: Final = re.compile(rb'"incidentId":\{"S":"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"\}')
 _RECEIPT: Final = b'"requestDigest":{"S":"'
 _DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
+_PLACE: Final = re.compile(r"[0-9]{1,16}")
 _UUID_LENGTH: Final = 36
 
 
@@ -78,14 +80,22 @@ def place_of_receipt(line: bytes) -> Place | None:
     item = item_of(line)
     if "requestDigest" not in item or "incidentId" not in item:
         return None
-    try:
-        incident = str(item["incidentId"]["S"]).encode()
-        place = int(item.get("result", {}).get("M", {}).get("firstSequence", {}).get("N", "0"))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Corrupt(f"a receipt that names no incident: {error}") from None
+    incident = said(item["incidentId"], "S").encode()
     if not is_id(incident):
         raise Corrupt(f"a receipt of {incident[:60]!r}, which is no incident's id")
-    return Place(incident, max(0, place), Rank.RECEIPT)
+    # Whatever else of it can't be read is told by whoever takes it, with its incident.
+    return Place(incident, events_of(item)[0], Rank.RECEIPT)
+
+
+def events_of(receipt: Item) -> tuple[int, int]:
+    """Return the events that a receipt names, as far as that much of it can be read; else none: (0, 0)."""
+    result = receipt.get("result")
+    members = result.get("M") if isinstance(result, dict) else None
+    if not isinstance(members, dict):
+        return 0, 0
+    first, last = (said(members.get(name), "N") for name in ("firstSequence", "lastSequence"))
+    both = _PLACE.fullmatch(first) and _PLACE.fullmatch(last)
+    return (int(first), int(last)) if both else (0, 0)
 
 
 PLACES: Final[dict[Table, Callable[[bytes], Place | None]]] = {
@@ -98,11 +108,7 @@ PLACES: Final[dict[Table, Callable[[bytes], Place | None]]] = {
 def _key(line: bytes) -> bytes:
     found = _PK.findall(line)
     # A caller's own data may hold the same name: then the line is read as a whole.
-    key = found[0] if len(found) == 1 else _text(item_of(line).get("pk")).encode()
+    key = found[0] if len(found) == 1 else said(item_of(line).get("pk"), "S").encode()
     if not (is_id(key) or _DIGEST.fullmatch(key)):
         raise Corrupt("an item without the key of its table")
     return bytes(key)
-
-
-def _text(attribute: Any) -> str:
-    return str(attribute.get("S", "")) if isinstance(attribute, dict) else ""

@@ -4,6 +4,7 @@ Histories only grow, so what was sealed stays true for ever: the chain up to a s
 receipts of events up to it are the same. Receipts have no order, so they are summed; each by its whole content.
 """
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Self
@@ -13,6 +14,7 @@ from pipeline.domain.errors import Corrupt
 from pipeline.replay.lines import is_id
 
 _MODULUS: Final = 2**256
+_NUMBERS: Final = re.compile("([0-9]{1,16}) ([0-9a-f]{64}) ([0-9a-f]{64})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,13 @@ class Sealed:
     @classmethod
     def read(cls, line: str) -> Self:
         """Read a line of a seal. Raises `Corrupt` where it is none."""
-        try:
-            incident, version, tip, receipts = line.split()
-            if not is_id(incident.encode()):
-                raise ValueError(f"{incident[:60]!r} is no incident's id")
-            return cls(incident, int(version), tip, int(receipts, 16))
-        except ValueError as error:
-            raise Corrupt(f"a line of the seal can't be read: {error}") from None
+        incident, _, rest = line.rstrip("\n").partition(" ")
+        numbers = _NUMBERS.fullmatch(rest)
+        if not is_id(incident.encode()):
+            raise Corrupt(f"a line of the seal can't be read: {incident[:60]!r} is no incident's id")
+        if numbers is None or int(numbers[1]) < 1:
+            raise Corrupt(f"a line of the seal can't be read: {rest[:60]!r} is not how far a chain went, its hash and a sum")
+        return cls(incident, int(numbers[1]), numbers[2], int(numbers[3], 16))
 
 
 def sum_with(summed: int, receipt: Document) -> int:

@@ -1,7 +1,7 @@
 """What a scan of tables in use found wrong, asked again: each incident by itself, until it holds still.
 
 A scan sees no single moment. So what it found is a suspicion, and what is wrong is what is still wrong when the incident is
-read whole, twice, at one version.
+read whole, twice, at one version. In memory are the suspected incidents' ids, and what is wrong with one of them.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.errors import Corrupt
 from pipeline.domain.ids import pointer_id
-from pipeline.replay.lines import document_of, line_of
+from pipeline.replay.lines import exact_document_of, is_id, line_of
 from pipeline.replay.live import Known, LiveReplay
 from pipeline.replay.partition import EVENTS
 from pipeline.replay.ranks import Rank
@@ -36,7 +36,10 @@ async def settle(place: Place, live: LiveReplay) -> AsyncIterator[Settled]:
     """Ask again for every incident that a replay of `place` found something wrong with; yield what each comes to."""
     suspects: dict[str, list[Divergence]] = {}
     for divergence in divergences(place):
-        suspects.setdefault(divergence.incident_id, []).append(divergence)
+        of_incident = suspects.setdefault(divergence.incident_id, [])
+        # Of the rest it is enough to know that there was something: all of it is asked again.
+        if _may_stand(divergence):
+            of_incident.append(divergence)
     files = partitions(place.folder / EVENTS)
     digits = len(next(iter(files), ""))
     for part, ids in groupby(sorted(suspects), key=lambda identity: identity[:digits]):
@@ -73,15 +76,25 @@ async def _asked_again(identity: str, suspected: list[Divergence], known: Known,
     for one in suspected:
         if (one.kind, one.where) in told:
             continue
-        of_pointer = one.kind in _OF_POINTERS and await _pointer_is_wrong(one, live)
-        # A whole incident that its key's later ones tell of, what was sealed, a receipt under another key than its own:
-        # nothing that comes after can make these right.
-        gone = one.kind is Kind.MISSING and verified is not None and not verified.exists
-        misplaced = one.kind is Kind.RECEIPT and one.where.endswith(": key")
-        misplaced = misplaced or (one.kind is Kind.UNREADABLE and one.where.startswith("receipt "))
-        if of_pointer or gone or misplaced or one.kind is Kind.SEAL or (not identity and one.kind is Kind.UNREADABLE):
+        if one.kind in _OF_POINTERS:
+            stands = await _pointer_is_wrong(one, live)
+        else:
+            stands = one.kind is not Kind.MISSING or (verified is not None and not verified.exists)
+        if stands:
             settled.found.append(one)
     return settled
+
+
+def _may_stand(one: Divergence) -> bool:
+    """Return whether something can be wrong that its incident, read again, does not show.
+
+    That is its key's pointer, and what nothing that comes after can make right: a whole incident that its key's later ones
+    tell of, what was sealed, a receipt that can't be read or lies under another key than its own.
+    """
+    if one.kind is Kind.UNREADABLE:
+        return not one.incident_id or one.where.startswith("receipt ")
+    misplaced = one.kind is Kind.RECEIPT and one.where.endswith(": key")
+    return misplaced or one.kind in _OF_POINTERS or one.kind in (Kind.MISSING, Kind.SEAL)
 
 
 async def _pointer_is_wrong(one: Divergence, live: LiveReplay) -> bool:
@@ -91,11 +104,14 @@ async def _pointer_is_wrong(one: Divergence, live: LiveReplay) -> bool:
     if item is None:
         return False
     try:
-        pointer = document_of(line_of(item))
+        pointer = exact_document_of(line_of(item))
         if key != pointer_id(str(pointer.get("service", "")), str(pointer.get("dedupKey", ""))):
             return True
-        async for event in live.stored.history(str(pointer.get("incidentId", ""))):
-            born = document_of(line_of(event))
+        named = str(pointer.get("incidentId", ""))
+        if not is_id(named.encode()):
+            return True
+        async for event in live.stored.history(named):
+            born = exact_document_of(line_of(event))
             metadata = born.get("metadata")
             expected = {name: metadata.get(name) for name in _NAMES} if isinstance(metadata, dict) else {}
             expected |= {"pk": key, "incidentId": born.get("incidentId")}
