@@ -166,7 +166,7 @@ class Replay:
 
     def covered(self, first: int, last: int) -> None:
         """Take it that a receipt names these events, and can't be read."""
-        if self._coverage is not None and first <= last:
+        if self._coverage is not None and 0 < first <= last:
             self._coverage.assume(first, last)
 
     def receipt(self, receipt: IdempotencyRecord) -> None:

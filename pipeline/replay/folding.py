@@ -62,7 +62,8 @@ class DocumentFold:
 
     def take(self, event: Document) -> None:
         """Fold one stored event in. Raises KeyError or ValueError for what no history of opx holds."""
-        if event["schemaVersion"] != SCHEMA_VERSION:
+        # Not by its value: true is 1, and no version.
+        if event["schemaVersion"] is not SCHEMA_VERSION:
             event = upcast(event)
         kind, fact = event["eventType"], event["metadata"]
         if kind == "IncidentCreated":

@@ -16,9 +16,9 @@ from pipeline.domain.ids import pointer_id
 from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.exports import Folders, Spread, Spreading
-from pipeline.replay.lines import event_key, exact_document_of, hash_of, item_of, line_of
+from pipeline.replay.lines import event_key, exact_document_of, hash_of, line_of
 from pipeline.replay.partition import compare_pointer, row_of
-from pipeline.replay.ranks import Table, events_of
+from pipeline.replay.ranks import Table, outline_of
 from pipeline.replay.spill import SpillWriter
 from pipeline.stores.dynamodb import Tables
 from pipeline.stores.items import Item, read_receipt, to_item
@@ -154,7 +154,7 @@ class LiveReplay:
                 replay.receipt(read_receipt(to_item(exact_document_of(line))))
             except (Corrupt, Unavailable):
                 # Told by the scan; receipts never change.
-                replay.covered(*events_of(item_of(line)))
+                replay.covered(*outline_of(line)[1])
         async for item in self.stored.history(incident_id):
             line = line_of(item)
             try:

@@ -20,9 +20,8 @@ from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.folding import DocumentFold
 from pipeline.replay.line_file import LineFile
-from pipeline.replay.lines import document_of, event_key, exact_document_of, hash_of, item_of, line_of
-from pipeline.replay.lines import said as said_in
-from pipeline.replay.ranks import PointerRank, Rank, events_of
+from pipeline.replay.lines import document_of, event_key, exact_document_of, hash_of, line_of
+from pipeline.replay.ranks import PointerRank, Rank, outline_of
 from pipeline.replay.seals import Sealed, sum_with
 from pipeline.replay.spill import Entry, RawEntry, SpillWriter, by_key, entry_of
 from pipeline.replay.workers import Beat
@@ -274,9 +273,9 @@ class Replaying:
         if entry.rank == Rank.EVENT:
             self.replay.lost(entry.place)
         elif entry.rank == Rank.RECEIPT:
-            item = item_of(entry.line)
-            where = f"receipt {said_in(item.get('pk'), 'S')}"
-            self.replay.covered(*events_of(item))
+            key, events = outline_of(entry.line)
+            where = f"receipt {key}"
+            self.replay.covered(*events)
         elif entry.rank == Rank.ROW:
             where = "row"
         self._tell(Kind.UNREADABLE, where, "readable", str(error))

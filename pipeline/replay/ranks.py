@@ -15,6 +15,7 @@ from pipeline.stores.items import Item
 
 _PK: Final = re.compile(rb'"pk":\{"S":"([0-9a-f-]{36}|[0-9a-f]{64})"\}')
 _FIRST: Final = re.compile(rb'"firstSequence":\{"N":"([0-9]{1,16})"\}')
+_LAST: Final = re.compile(rb'"lastSequence":\{"N":"([0-9]{1,16})"\}')
 _OF_INCIDENT: Final = re.compile(rb'"incidentId":\{"S":"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"\}')
 _RECEIPT: Final = b'"requestDigest":{"S":"'
 _DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
@@ -96,6 +97,17 @@ def events_of(receipt: Item) -> tuple[int, int]:
     first, last = (said(members.get(name), "N") for name in ("firstSequence", "lastSequence"))
     both = _PLACE.fullmatch(first) and _PLACE.fullmatch(last)
     return (int(first), int(last)) if both else (0, 0)
+
+
+def outline_of(receipt: bytes) -> tuple[str, tuple[int, int]]:
+    """Return the key of a receipt that can't be read, and the events it names, as far as these can be told."""
+    try:
+        item = item_of(receipt)
+    except Corrupt:
+        key, first, last = (pattern.search(receipt) for pattern in (_PK, _FIRST, _LAST))
+        events = (int(first[1]), int(last[1])) if first and last else (0, 0)
+        return key[1].decode() if key else "", events
+    return said(item.get("pk"), "S"), events_of(item)
 
 
 PLACES: Final[dict[Table, Callable[[bytes], Place | None]]] = {

@@ -1,0 +1,140 @@
+"""Events forged with a right hash, and damage at random: all of it is told, nothing ends the replay, and nothing hides."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.domain.canonical import Document, canonical_bytes
+from pipeline.domain.envelope import event_hash
+from pipeline.domain.errors import Corrupt
+from pipeline.replay.exports import find_exports
+from pipeline.replay.lines import document_of, exact_document_of, hash_of
+from pipeline.replay.partition import Wanted
+from pipeline.replay.ranks import Table
+from pipeline.replay.reading import history_in
+from pipeline.replay.seals import Sealed
+from pipeline.replay.verifying import Place, seal_lines
+from pipeline.stores.items import from_item, to_item
+from tests.support.damages import INCIDENT, event, last, row, told
+from tests.support.exporting import Tables
+from tests.support.malforming import Lines, forged, lines_in, lived_once, malformed, verified, write_lines
+from tests.support.replaying import verify_tables
+from tests.support.streams import sealed
+
+FAST, THOROUGH = Wanted(), Wanted(thorough=True)
+DAMAGES, FORGERIES = 40, 40
+
+
+@pytest.fixture
+async def tables() -> Tables:
+    return await lived_once()
+
+
+@pytest.fixture
+async def lines(tables: Tables) -> Lines:
+    return lines_in(tables)
+
+
+# --- forged, with a right hash --------------------------------------------------------------------------------------------
+
+
+def forge(tables: Tables, sequence: int, **changes: Any) -> None:
+    """Make another event of one, its hash right again; its row agrees, where it is the last."""
+    stored = event(tables, sequence)
+    made = to_item(sealed(from_item(stored) | changes))
+    stored.clear()
+    stored.update(made)
+    if sequence == last(tables):
+        row(tables)["lastEventHash"] = made["hash"]
+
+
+async def test_true_is_no_schema_version(tables: Tables) -> None:
+    forge(tables, last(tables), schemaVersion=True)
+    for wanted in (Wanted(confirm=False), FAST, THOROUGH):
+        assert (INCIDENT, "unreadable", f"event {last(tables)}") in told(verify_tables(tables, wanted=wanted)), wanted
+
+
+async def test_where_the_core_is_asked_what_it_can_not_read_is_told_and_hides_nothing(tables: Tables) -> None:
+    forge(tables, last(tables), odd="x")
+    row(tables)["title"] = {"S": "another"}
+    found = told(verify_tables(tables, wanted=FAST))
+    assert found == {(INCIDENT, "row", "title"), (INCIDENT, "unreadable", f"event {last(tables)}")}
+
+
+@pytest.mark.parametrize("changes", [{"odd": "x"}, {"actor": {"odd": 1}}, {"metadata": {"odd": ()}}], ids=str)
+async def test_attributes_that_no_event_has_are_told_by_the_thorough_way(changes: Any, tables: Tables) -> None:
+    stored = from_item(event(tables, last(tables)))
+    known = {name: stored[name] | value if isinstance(value, dict) else value for name, value in changes.items()}
+    forge(tables, last(tables), **known)
+    assert (INCIDENT, "unreadable", f"event {last(tables)}") in told(verify_tables(tables, wanted=THOROUGH))
+
+
+async def test_two_kinds_in_an_event_are_told_by_the_thorough_way(tables: Tables, tmp_path: Path) -> None:
+    event(tables, 3)["timestamp"]["N"] = "5"
+    found = told(verified(write_lines(lines_in(tables), tmp_path / "export"), tmp_path / "work", THOROUGH))
+    assert found == {(INCIDENT, "unreadable", "event 3")}
+
+
+@pytest.mark.parametrize("stored", [{}, {"hash": None}, {"hash": "x"}], ids=str)
+def test_an_event_is_hashed_without_being_changed(stored: Document) -> None:
+    document = {"b": 1, **stored}
+    assert hash_of(document) == event_hash(document)
+    assert document == {"b": 1, **stored}
+
+
+async def test_a_line_that_only_names_an_incident_is_none_of_its_events(lines: Lines, tmp_path: Path) -> None:
+    lines["incident-events"].append(b'{"Item":{"odd":{"S":"%b"}}}' % INCIDENT.encode())
+    history = history_in(find_exports([write_lines(lines, tmp_path / "export")])[Table.EVENTS], INCIDENT)
+    assert [one["sequence"] for one in history] == list(range(1, 8))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", "x", f"{INCIDENT} 3", f"{INCIDENT} 3 {'0' * 64} 0x0", f"{INCIDENT} 3 {'0' * 63} {'0' * 64}"),
+        *(f"{INCIDENT} {number} {'0' * 64} {'0' * 64}" for number in ("-3", "0", "9" * 17, "")),
+    ],
+)
+def test_what_is_no_line_of_a_seal_is_corrupt(line: str) -> None:
+    with pytest.raises(Corrupt, match="a line of the seal"):
+        Sealed.read(line)
+
+
+# --- at random ------------------------------------------------------------------------------------------------------------
+
+
+def said_by(table: str, line: bytes, wanted: Wanted) -> bytes | None:
+    """Return all that a line says to whoever reads it, None where nobody can."""
+    fast = table == "incident-events" and not wanted.thorough
+    try:
+        return canonical_bytes((document_of if fast else exact_document_of)(line))
+    except (Corrupt, TypeError):
+        return None
+
+
+async def test_whatever_is_done_to_a_line_is_told(lines: Lines, tmp_path: Path, rng: random.Random) -> None:
+    sealing = Place(tmp_path / "sealing")
+    assert verified(write_lines(lines, tmp_path / "whole"), sealing.folder, Wanted(seal=True)) == []
+    seal = [line.rstrip("\n") for line in seal_lines(sealing)]
+    for number in range(DAMAGES):
+        wanted, table = rng.choice((FAST, FAST, THOROUGH)), rng.choice(("incident-events", "incidents", "idempotency"))
+        place = rng.randrange(len(lines[table]))
+        before, after = lines[table][place], malformed(lines[table][place], rng)
+        damaged = {**lines, table: [*lines[table][:place], after, *lines[table][place + 1 :]]}
+        found = verified(write_lines(damaged, tmp_path / f"export-{number}"), tmp_path / f"work-{number}", wanted, seal)
+        if said_by(table, before, wanted) != said_by(table, after, wanted):
+            assert found, (before, after)
+
+
+async def test_events_forged_at_random_end_nothing(tables: Tables, tmp_path: Path, rng: random.Random) -> None:
+    stored = [item for item in tables["incident-events"] if item["incidentId"]["S"] == INCIDENT]
+    others = [item for item in tables["incident-events"] if item not in stored]
+    history = sorted(map(from_item, stored), key=lambda one: int(one["sequence"]))
+    for number in range(FORGERIES):
+        made = forged(history, rng)
+        tables["incident-events"] = [*others, *map(to_item, made)]
+        row(tables)["lastEventHash"] = {"S": made[-1]["hash"]}
+        wanted = rng.choice((FAST, THOROUGH, Wanted(confirm=False), Wanted(receipts=False, confirm=False)))
+        verified(write_lines(lines_in(tables), tmp_path / f"export-{number}"), tmp_path / f"work-{number}", wanted)
