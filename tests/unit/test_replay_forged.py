@@ -1,6 +1,7 @@
 """Events forged with a right hash, and damage at random: all of it is told, nothing ends the replay, and nothing hides."""
 
 import random
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from pipeline.domain.canonical import Document, canonical_bytes
 from pipeline.domain.envelope import event_hash
 from pipeline.domain.errors import Corrupt
+from pipeline.domain.replay import Replay
 from pipeline.replay.exports import find_exports
+from pipeline.replay.folding import DocumentFold
 from pipeline.replay.lines import document_of, exact_document_of, hash_of
 from pipeline.replay.partition import Wanted
 from pipeline.replay.ranks import Table
@@ -19,6 +22,7 @@ from pipeline.replay.verifying import Place, seal_lines
 from pipeline.stores.items import from_item, to_item
 from tests.support.damages import INCIDENT, event, last, row, told
 from tests.support.exporting import Tables
+from tests.support.histories import POLICIES
 from tests.support.malforming import Lines, forged, lines_in, lived_once, malformed, verified, write_lines
 from tests.support.replaying import verify_tables
 from tests.support.streams import sealed
@@ -69,6 +73,33 @@ async def test_attributes_that_no_event_has_are_told_by_the_thorough_way(changes
     known = {name: stored[name] | value if isinstance(value, dict) else value for name, value in changes.items()}
     forge(tables, last(tables), **known)
     assert (INCIDENT, "unreadable", f"event {last(tables)}") in told(verify_tables(tables, wanted=THOROUGH))
+
+
+async def test_an_event_of_nobody_that_changes_no_state_is_told_without_receipts_too(tables: Tables) -> None:
+    kinds = {number: from_item(event(tables, number))["eventType"] for number in range(1, 8)}
+    (number,) = (number for number, kind in kinds.items() if kind == "SeverityChanged")
+    document = from_item(event(tables, number))
+    del document["actor"]
+    tables["incident-events"].remove(event(tables, number))
+    tables["incident-events"].append(to_item(sealed(document)))
+    found = told(verify_tables(tables, wanted=Wanted(receipts=False, confirm=False)))
+    assert (INCIDENT, "unreadable", f"event {number}") in found
+
+
+async def test_a_decision_of_no_time_is_told_though_one_like_it_was_judged_before(tables: Tables) -> None:
+    judged: set[Hashable] = set()
+    found = []
+    for newest in (None, "never"):
+        if newest is not None:
+            opening = from_item(event(tables, 2))["metadata"]
+            inputs = opening["decision"]["inputs"] | {"newestObservedAt": newest}
+            forge(tables, 2, metadata=opening | {"decision": opening["decision"] | {"inputs": inputs}})
+        replay = Replay(INCIDENT, DocumentFold(), policies=POLICIES, judged=judged, hash_of=hash_of)
+        for number in (1, 2):
+            replay.event(from_item(event(tables, number)))
+        found.append([(one.kind.value, one.where) for one in replay.finish()])
+    assert found == [[], [("unreadable", "event 2")]]
+    assert judged
 
 
 async def test_two_kinds_in_an_event_are_told_by_the_thorough_way(tables: Tables, tmp_path: Path) -> None:
