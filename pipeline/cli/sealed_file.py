@@ -58,7 +58,7 @@ def read_seal(path: Path) -> Iterator[str]:
             digest = sha256()
             for line in file:
                 digest.update(line.encode("ascii"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CommandError(f"{path} can't be read as a seal: {error}", then, REFUSED) from None
     if digest.hexdigest() != head.get("digest"):
         raise CommandError(f"{path} was changed: its lines are not those of its digest {head.get('digest')}.", then, REFUSED)

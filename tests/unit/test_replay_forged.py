@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.cli.sealed_file import read_seal
+from pipeline.cli.terminal import CommandError
 from pipeline.domain.canonical import Document, canonical_bytes
 from pipeline.domain.envelope import event_hash
 from pipeline.domain.errors import Corrupt
@@ -131,6 +133,13 @@ async def test_a_line_that_only_names_an_incident_is_none_of_its_events(lines: L
 def test_what_is_no_line_of_a_seal_is_corrupt(line: str) -> None:
     with pytest.raises(Corrupt, match="a line of the seal"):
         Sealed.read(line)
+
+
+@pytest.mark.parametrize("head", [b"", b"[" * 100_000, b"[]", b"5", b'{"format": 5}', b"\xff", b"\x00"], ids=range(7))
+def test_what_is_no_file_of_a_seal_is_refused_in_words(head: bytes, tmp_path: Path) -> None:
+    (tmp_path / "seal.txt").write_bytes(head + b"\n")
+    with pytest.raises(CommandError, match="seal"):
+        read_seal(tmp_path / "seal.txt")
 
 
 # --- at random ------------------------------------------------------------------------------------------------------------
