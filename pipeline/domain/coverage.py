@@ -7,7 +7,7 @@ what names events still to come, however much before them is damaged.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pipeline.domain.canonical import Document, format_time
 from pipeline.domain.chains import Report
@@ -16,7 +16,16 @@ from pipeline.domain.divergences import Kind, span
 from pipeline.domain.receipts import Answer, IdempotencyRecord
 
 # What is answered where nothing came of it.
-_WITHOUT_EVENTS = frozenset({Answer.REFUSED, Answer.UNCHANGED, Answer.NOTHING_OPEN, Answer.COUNTED})
+_WITHOUT_EVENTS: Final = frozenset({Answer.REFUSED, Answer.UNCHANGED, Answer.NOTHING_OPEN, Answer.COUNTED})
+# What is decided together, events and receipts, is written in one transaction, which takes a hundred items.
+TOGETHER_MAX: Final = 100
+# Receipts that are held at once; where none is damaged, these are of one decision.
+OPEN_MAX: Final = 10 * TOGETHER_MAX
+
+
+def are_together(first: int, last: int) -> bool:
+    """Return whether a receipt can name these events."""
+    return 0 < first <= last < first + TOGETHER_MAX
 
 
 @dataclass
@@ -44,8 +53,12 @@ class Coverage:
         first, last = receipt.result.first_sequence, receipt.result.last_sequence
         if first is None and last is None:
             return
-        if first is None or last is None or last < first:
-            self._report(Kind.RECEIPT, f"receipt {receipt.id}: events", "first to last", f"{first} to {last}")
+        where = f"receipt {receipt.id}: events"
+        if first is None or last is None or not are_together(first, last):
+            self._report(Kind.RECEIPT, where, f"first to last, at most {TOGETHER_MAX}", f"{first} to {last}")
+            return
+        if sum(len(one.receipts) for one in self._open.values()) >= OPEN_MAX:
+            self._report(Kind.RECEIPT, where, "one decision of each event", f"more than {OPEN_MAX} receipts at once")
             return
         answer = receipt.result.answer
         # Of several that began an incident together, the first created it and the others joined.

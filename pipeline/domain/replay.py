@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from pipeline.domain.base import read
 from pipeline.domain.canonical import Document, parse_time
 from pipeline.domain.chains import Chain
-from pipeline.domain.coverage import Coverage, Range
+from pipeline.domain.coverage import Coverage, Range, are_together
 from pipeline.domain.divergences import KEPT_MAX, Divergence, Kind, said, span
 from pipeline.domain.envelope import IncidentEvent, event_hash
 from pipeline.domain.errors import Rejected
@@ -166,7 +166,7 @@ class Replay:
 
     def covered(self, first: int, last: int) -> None:
         """Take it that a receipt names these events, and can't be read."""
-        if self._coverage is not None and 0 < first <= last:
+        if self._coverage is not None and are_together(first, last):
             self._coverage.assume(first, last)
 
     def receipt(self, receipt: IdempotencyRecord) -> None:

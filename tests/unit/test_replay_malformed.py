@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain import replay as domain_replay
+from pipeline.domain.coverage import OPEN_MAX
 from pipeline.domain.divergences import SAID_MAX, Divergence, Kind, said
 from pipeline.domain.errors import Corrupt
 from pipeline.replay import partition
@@ -17,9 +18,9 @@ from pipeline.replay.exports import DataFile, ExportError, find_exports, opened
 from pipeline.replay.folding import DocumentFold
 from pipeline.replay.lines import document_of, exact_document_of
 from pipeline.replay.partition import Wanted
-from pipeline.replay.ranks import Table
+from pipeline.replay.ranks import Rank, Table
 from pipeline.replay.verifying import Place, spread_exports
-from pipeline.stores.items import Item
+from pipeline.stores.items import Item, read_receipt, receipt_item
 from tests.support.damages import INCIDENT, NEXT, POINTER, event, last, receipt_until, row, told
 from tests.support.exporting import Tables
 from tests.support.malforming import Lines, lines_in, lived_once, nested, repack, verified, write_lines
@@ -309,6 +310,21 @@ async def test_damage_beyond_all_measure_is_counted_and_told_and_not_held(
     assert max(held) < 2 * kept < len(found)
 
 
+@pytest.mark.parametrize("wide", [False, True], ids=["many at once", "of all events to come"])
+async def test_receipts_that_no_transaction_wrote_are_told_and_not_held(wide: bool, tables: Tables, tmp_path: Path) -> None:
+    """As many as anybody may write into a table: each would be held until the last event that it names."""
+    whole = read_receipt(receipt_until(tables, last(tables)))
+    names = {"first_sequence": 2, "last_sequence": 10**15} if wide else {}
+    for number in range(OPEN_MAX + 5):
+        result = whole.result.model_copy(update=names)
+        made = whole.model_copy(update={"idempotency_key": f"made up {number}", "result": result})
+        tables["idempotency"].append(receipt_item(made))
+    found = verified(write_lines(lines_in(tables), tmp_path / "export"), tmp_path / "work")
+    assert {(one.kind, one.where.partition(": ")[2]) for one in found} == {(Kind.RECEIPT, "events")}
+    # Held beside them are the decision's own receipt, and that of the event before.
+    assert len(found) == (OPEN_MAX + 5 if wide else 7)
+
+
 def test_what_was_found_is_told_as_far_as_it_is_of_use() -> None:
     assert said(5) == "5"
     assert len(said("x" * 10**6)) < SAID_MAX + 50
@@ -327,3 +343,7 @@ async def test_the_core_is_asked_of_as_many_events_as_may_be_held_and_of_no_part
         monkeypatch.setattr(partition, "ASKED_AGAIN_BYTES_MAX", room)
         found = verified(folder, tmp_path / f"within {room}")
         assert sum(one.incident_id == INCIDENT for one in found) == wrong
+    # What is no longer all of them is of no use, and dropped at once.
+    incident = partition.Replaying(INCIDENT, FAST, None)
+    incident.take_all(iter([[b"", b"1", b"%d" % Rank.EVENT, line] for line in lines["incident-events"]]))
+    assert incident._lines == []
