@@ -17,6 +17,7 @@ import orjson
 from pipeline.domain.canonical import DEPTH_MAX, Document
 from pipeline.domain.envelope import event_hash
 from pipeline.domain.errors import Corrupt
+from pipeline.replay.usual_event import NUMBER, number_of, usual_event_of
 from pipeline.stores.items import Item, from_item
 
 # The keys of an event, where they stand once in a line. Quotes within text are escaped, so no text can look like this; a
@@ -28,8 +29,6 @@ _SEQUENCE_LENGTH: Final = len(_SEQUENCE)
 _ID_LENGTH: Final = 36
 _DIGITS_MAX: Final = 16
 _ID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_EXACT_DIGITS_MAX: Final = 15
-_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([Ee][+-]?[0-9]+)?")
 # A stored document lies somewhat deeper than the request that it was made of.
 _DEPTH_MAX: Final = 2 * DEPTH_MAX
 _TYPES: Final[dict[str, type]] = {"S": str, "N": str, "BOOL": bool, "NULL": bool, "M": dict, "L": list}
@@ -66,7 +65,7 @@ def event_key(line: bytes) -> tuple[bytes, int]:
         return found
     item = item_of(line)
     incident, text = said(item.get("incidentId"), "S"), said(item.get("sequence"), "N")
-    if not incident or len(text) > _DIGITS_MAX or not _NUMBER.fullmatch(text):
+    if not incident or len(text) > _DIGITS_MAX or not NUMBER.fullmatch(text):
         raise Corrupt("a line is not an event: it has not the keys of one")
     try:
         return incident.encode(), max(0, int(text))
@@ -107,14 +106,10 @@ def is_id(key: bytes) -> bool:
 def document_of(line: bytes) -> Document:
     """Return the document in a line. Raises `Corrupt` on what opx never writes.
 
-    Made for events by the million: of an attribute with two kinds one is read. `exact_document_of` refuses it.
+    Made for events by the million: in their metadata, of a value with two kinds one is read. `exact_document_of` refuses it.
     """
-    try:
-        return _unwrapped(orjson.loads(line)["Item"])
-    except _NO_ATTRIBUTE as error:
-        # Who looks closer says it better.
-        exact_document_of(line)
-        raise _no_attribute(error) from None
+    event = usual_event_of(line)
+    return exact_document_of(line) if event is None else event
 
 
 def exact_document_of(line: bytes) -> Document:
@@ -123,13 +118,9 @@ def exact_document_of(line: bytes) -> Document:
     try:
         for attribute in item.values():
             _check(attribute, 1)
-        return _unwrapped(item)
+        return from_item(item)
     except _NO_ATTRIBUTE as error:
-        raise _no_attribute(error) from None
-
-
-def _no_attribute(error: Exception) -> Corrupt:
-    return Corrupt(f"an item's attribute is not one of DynamoDB's: {type(error).__name__}: {error}")
+        raise Corrupt(f"an item's attribute is not one of DynamoDB's: {type(error).__name__}: {error}") from None
 
 
 def _check(attribute: dict[str, Any], depth: int) -> None:
@@ -140,48 +131,11 @@ def _check(attribute: dict[str, Any], depth: int) -> None:
     ((kind, value),) = attribute.items()
     if not isinstance(value, _TYPES.get(kind, object)):
         raise TypeError(f"{type(value).__name__} as {kind}")
-    if kind in ("M", "L"):
+    if kind == "N":
+        number_of(value)
+    elif kind in ("M", "L"):
         for inner in attribute["M"].values() if kind == "M" else attribute["L"]:
             _check(inner, depth + 1)
-
-
-def _unwrapped(members: dict[str, Any]) -> Document:
-    # In place, as nobody else holds them; the commonest kinds first, and no call for a text. To add nothing to a text takes
-    # next to no time, and refuses what is none.
-    for name, attribute in members.items():
-        if "S" in attribute:
-            members[name] = attribute["S"] + ""
-        elif "M" in attribute:
-            members[name] = _unwrapped(attribute["M"])
-        elif "N" in attribute:
-            members[name] = _number(attribute["N"])
-        else:
-            members[name] = _value(attribute)
-    return members
-
-
-def _value(attribute: dict[str, Any]) -> Any:
-    if "S" in attribute:
-        return attribute["S"] + ""
-    if "M" in attribute:
-        return _unwrapped(attribute["M"])
-    if "L" in attribute:
-        # What is no list is none to be added to either.
-        return tuple([_value(inner) for inner in attribute["L"] + []])
-    # Numbers in lists, truth, null, and what opx never writes: seldom.
-    _check(attribute, 1)
-    return _number(attribute["N"]) if "N" in attribute else from_item({"value": attribute})["value"]
-
-
-@lru_cache(maxsize=4096)
-def _number(text: str) -> int | Decimal:
-    # Sequences and confidences: the same few again and again.
-    if len(text) <= _EXACT_DIGITS_MAX and text.isdecimal() and text.isascii():
-        return int(text)
-    if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{text[:_EXACT_DIGITS_MAX]!r} is no number")
-    number: int | Decimal = from_item({"value": {"N": text}})["value"]
-    return number
 
 
 def hash_of(event: Document) -> str:

@@ -85,6 +85,7 @@ def test_core_services_and_doors_depend_on_few_libraries() -> None:
         ("botocore", ("pipeline/stores/", "pipeline/clients/", "pipeline/local/", "pipeline/cli/")),
         ("boto3", ()),
         ("orjson", ("pipeline/replay/",)),
+        ("msgspec", ("pipeline/replay/",)),
         ("typer", ("pipeline/cli/",)),
         ("rich", ("pipeline/cli/", "pipeline/local/")),
     ],

@@ -24,7 +24,7 @@ from pipeline.domain.ids import incident_id
 from pipeline.domain.incidents import advance
 from pipeline.domain.replay import ModelFold
 from pipeline.domain.transitions import Severity, State
-from pipeline.replay import folding, lines
+from pipeline.replay import folding, lines, usual_event
 from pipeline.replay.folding import DocumentFold
 from pipeline.replay.lines import document_of, event_key, line_of
 from pipeline.replay.partition import row_of
@@ -41,6 +41,39 @@ def test_a_line_reads_as_the_item_does() -> None:
     line = line_of(item)
     assert document_of(line) == from_item(item)
     assert event_key(line) == (event["incidentId"].encode(), 1)
+
+
+def test_every_event_of_a_life_is_read_in_the_usual_form_and_as_it_is() -> None:
+    for event in [event.to_document() for event in whole_life()[0]]:
+        decided = event | {"decidedAt": event["timestamp"]}
+        actor = event["actor"] | {"assertedBy": "AROAEXAMPLE", "justification": "asked for by telephone"}
+        for told in (event, decided, event | {"actor": actor}):
+            assert usual_event.usual_event_of(line_of(to_item(told))) == told
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"odd": {"S": "x"}},
+        {"hash": {"NULL": True}},
+        {"hash": {"S": 5}},
+        {"hash": {"S": "x", "N": "1"}},
+        {"hash": {}},
+        {"schemaVersion": {"BOOL": True}},
+        {"schemaVersion": {"N": "1x"}},
+        {"sequence": {"N": "9" * 400}},
+        {"actor": {"M": {"principal": {"S": "somebody"}}}},
+        {"metadata": {"M": {"tags": {"B": "eA=="}}}},
+        {"metadata": {"M": {"tags": {"M": {"a": {}}}}}},
+        {"metadata": {"L": []}},
+    ],
+    ids=str,
+)
+def test_what_is_not_of_the_usual_form_is_left_to_who_looks_closer(change: Item) -> None:
+    item = to_item(whole_life()[0][0].to_document())
+    assert usual_event.usual_event_of(line_of(item)) == from_item(item)
+    assert usual_event.usual_event_of(line_of(item | change)) is None
+    assert usual_event.usual_event_of(line_of({name: value for name, value in item.items() if name != "eventId"})) is None
 
 
 @pytest.mark.parametrize("claimed", [{"incidentId": "00000000-0000-5000-8000-000000000000"}, {"sequence": 7}], ids=str)
