@@ -77,7 +77,8 @@ class Coverage:
         self._open = {bounds: one for bounds, one in self._open.items() if one.last >= sequence}
         found = [one for one in self._open.values() if one.first <= sequence]
         if not found:
-            if self._run is not None and self._run[1] == sequence - 1:
+            # The same number again is no further event without a receipt.
+            if self._run is not None and self._run[1] in (sequence - 1, sequence):
                 self._run = (self._run[0], sequence)
             else:
                 self.tell_uncovered()

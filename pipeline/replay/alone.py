@@ -1,6 +1,6 @@
-"""What stands alone in the idempotency table: receipts that name no incident, and correlation windows, which never do.
+"""What no event speaks of in the idempotency table: receipts that name no incident, and correlation windows.
 
-Nothing else says what is in them. So it is told where they can't be read, or lie under another key than their own.
+Nothing else says what is in them. So it is told where they can't be read or lie under another key than their own; no more.
 """
 
 from pipeline.domain.errors import Corrupt

@@ -16,14 +16,16 @@ from pipeline.domain.errors import Corrupt
 from pipeline.replay import partition
 from pipeline.replay.exports import DataFile, ExportError, find_exports, opened
 from pipeline.replay.folding import DocumentFold
-from pipeline.replay.lines import document_of, exact_document_of
+from pipeline.replay.lines import document_of, exact_document_of, line_of
 from pipeline.replay.partition import Wanted
 from pipeline.replay.ranks import Rank, Table
 from pipeline.replay.verifying import Place, spread_exports
-from pipeline.stores.items import Item, read_receipt, receipt_item
+from pipeline.stores.items import Item, read_receipt, receipt_item, window_item
+from tests.contract.commits import receipt, window
 from tests.support.damages import INCIDENT, NEXT, POINTER, event, last, receipt_until, row, told
 from tests.support.exporting import Tables
 from tests.support.malforming import Lines, lines_in, lived_once, nested, repack, verified, write_lines
+from tests.support.replaying import verify_tables
 
 FAST, THOROUGH = Wanted(), Wanted(thorough=True)
 
@@ -239,6 +241,36 @@ async def test_what_stands_alone_and_is_malformed_is_told(item: Any, lines: Line
     lines["idempotency"].append(json.dumps({"Item": item}).encode())
     (found,) = verified(write_lines(lines, tmp_path / "export"), tmp_path / "work")
     assert (found.incident_id, found.kind) == ("", Kind.UNREADABLE)
+
+
+@pytest.mark.parametrize("made", [receipt_item, window_item], ids=["a receipt", "a window"])
+async def test_what_stands_alone_under_another_key_is_told(
+    made: Callable[[Any], Item], lines: Lines, tmp_path: Path
+) -> None:
+    of = receipt("k") if made is receipt_item else window()
+    whole = {name: list(of_table) for name, of_table in lines.items()}
+    for number, (item, wrong) in enumerate(((made(of), 0), (another(made(of), pk={"S": "0" * 64}), 1))):
+        whole["idempotency"] = [*lines["idempotency"], line_of(item)]
+        found = verified(write_lines(whole, tmp_path / f"e{number}"), tmp_path / f"w{number}")
+        assert [one.kind for one in found] == [Kind.UNREADABLE] * wrong
+
+
+async def test_every_run_of_events_without_a_receipt_is_told(tables: Tables) -> None:
+    for number in (4, 6):
+        tables["idempotency"].remove(receipt_until(tables, number))
+    found = told(verify_tables(tables))
+    assert found == {(INCIDENT, "receipt-missing", "events 3 to 4"), (INCIDENT, "receipt-missing", "event 6")}
+
+
+async def test_the_same_number_again_is_no_further_event_without_a_receipt(lines: Lines, tmp_path: Path) -> None:
+    number, line = 7, next(line for line in lines["incident-events"] if b'"newState":{"S":"CLOSED"}' in line)
+    lines["incident-events"].append(line.replace(b'"timestamp":{"S":', b'"timestamp":{"X":'))
+    lines["idempotency"] = [line for line in lines["idempotency"] if b'"lastSequence":{"N":"%d"}' % number not in line]
+    found = verified(write_lines(lines, tmp_path / "export"), tmp_path / "work")
+    assert sorted((one.kind.value, one.where) for one in found) == [
+        ("receipt-missing", f"event {number}"),
+        ("unreadable", f"event {number}"),
+    ]
 
 
 async def test_an_event_that_can_not_be_read_behind_a_gap_is_told_once_and_the_gap_too(
