@@ -17,6 +17,7 @@ from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.exports import Folders, Spread, Spreading
 from pipeline.replay.lines import event_key, exact_document_of, hash_of, line_of
+from pipeline.replay.lines import said as said_in
 from pipeline.replay.partition import compare_pointer, row_of
 from pipeline.replay.ranks import Table, outline_of
 from pipeline.replay.spill import SpillWriter
@@ -171,13 +172,13 @@ class LiveReplay:
             return ()
         service, dedup_key, occurrence = replay.created_as
         item = await self.stored.pointer(service, dedup_key)
+        if item is not None and _occurrence(item) > occurrence:
+            return ()
         key = pointer_id(service, dedup_key)
         try:
             pointer: Document | None = None if item is None else exact_document_of(line_of(item))
         except Corrupt as error:
             return (Divergence(replay.incident_id, Kind.UNREADABLE, f"pointer {key}", "readable", said(error)),)
-        if pointer is not None and _number(pointer) > occurrence:
-            return ()
         newest = {
             "incidentId": replay.incident_id,
             "occurrence": occurrence,
@@ -191,9 +192,9 @@ class LiveReplay:
         return some_at_once(incident_ids, self.verify)
 
 
-def _number(pointer: Document) -> int:
-    occurrence = pointer.get("occurrence")
-    return occurrence if isinstance(occurrence, int) else 0
+def _occurrence(pointer: Item) -> int:
+    digits = said_in(pointer.get("occurrence"), "N")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _counted(found: Iterable[Divergence], known: Known | None) -> Iterable[Divergence]:

@@ -22,7 +22,7 @@ from pipeline.replay.reading import history_in
 from pipeline.replay.seals import Sealed
 from pipeline.replay.verifying import Place, seal_lines
 from pipeline.stores.items import from_item, to_item
-from tests.support.damages import INCIDENT, event, last, row, told
+from tests.support.damages import INCIDENT, event, last, row, row_set_back, told
 from tests.support.exporting import Tables
 from tests.support.histories import POLICIES
 from tests.support.malforming import Lines, forged, lines_in, lived_once, malformed, verified, write_lines
@@ -140,6 +140,22 @@ def test_what_is_no_file_of_a_seal_is_refused_in_words(head: bytes, tmp_path: Pa
     (tmp_path / "seal.txt").write_bytes(head + b"\n")
     with pytest.raises(CommandError, match="seal"):
         read_seal(tmp_path / "seal.txt")
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [{"N": "-5"}, {"BOOL": True}, {"S": "3"}], ids=str)
+async def test_a_row_of_no_version_tells_no_number_of_what_is_missing(version: Any, tables: Tables) -> None:
+    tables["incident-events"] = [one for one in tables["incident-events"] if one["incidentId"]["S"] != INCIDENT]
+    row(tables)["version"] = version
+    assert (INCIDENT, "missing", "every event") in told(verify_tables(tables, wanted=Wanted(receipts=False)))
+
+
+async def test_a_row_that_is_behind_and_says_another_version_is_told_once(tables: Tables) -> None:
+    row_set_back(tables)
+    row(tables)["version"] = {"N": "2"}
+    assert [(one.kind.value, one.where) for one in verify_tables(tables)] == [("row", "version")]
 
 
 # --- at random ------------------------------------------------------------------------------------------------------------
