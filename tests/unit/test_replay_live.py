@@ -42,6 +42,8 @@ class Client:
 
     async def query(self, TableName: str, ExpressionAttributeValues: Any, **_: Any) -> Any:
         incident, after = ExpressionAttributeValues[":incident"], ExpressionAttributeValues.get(":after")
+        if not incident["S"]:
+            raise ClientError({"Error": {"Code": "ValidationException"}}, "Query")
         found = [item for item in self.of(TableName) if item["incidentId"] == incident]
         if after is not None:
             found = [item for item in found if int(item["sequence"]["N"]) > int(after["N"])]
