@@ -18,7 +18,8 @@ from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.exports import Folders, Spread, Spreading
 from pipeline.replay.lines import event_key, exact_document_of, hash_of, line_of
 from pipeline.replay.lines import said as said_in
-from pipeline.replay.partition import compare_pointer, row_of
+from pipeline.replay.partition import row_of
+from pipeline.replay.pointers import compare_pointer
 from pipeline.replay.ranks import Table, outline_of
 from pipeline.replay.spill import SpillWriter
 from pipeline.stores.dynamodb import Tables

@@ -12,7 +12,8 @@ from typing import Final
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.promotion import Policies
 from pipeline.replay.exports import Export, Folders, Spread, spread_files
-from pipeline.replay.partition import EVENTS, FOUND, POINTERS, SEALS, Counts, Wanted, replay_partition, replay_pointers
+from pipeline.replay.partition import EVENTS, FOUND, POINTERS, SEALS, Counts, Wanted, replay_partition
+from pipeline.replay.pointers import replay_pointers
 from pipeline.replay.ranks import Rank
 from pipeline.replay.seals import Sealed
 from pipeline.replay.spill import SpillWriter, digits_for, partitions

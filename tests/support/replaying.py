@@ -7,7 +7,8 @@ from pipeline.domain.promotion import Policies
 from pipeline.replay.alone import check_alone
 from pipeline.replay.lines import line_of
 from pipeline.replay.live import ORDER, table_name
-from pipeline.replay.partition import Counts, Replaying, Wanted, check_key, creation_of
+from pipeline.replay.partition import Counts, Replaying, Wanted, creation_of
+from pipeline.replay.pointers import check_key
 from pipeline.replay.ranks import PLACES, PointerRank, Table
 from pipeline.replay.spill import Entry, RawEntry
 from pipeline.stores.memory import MemoryStore
