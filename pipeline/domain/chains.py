@@ -1,31 +1,32 @@
 """One incident's stored events, one after the other: numbering, ids, hashes and their chain. Pure, in bounded memory.
 
 Every event carries its number, an id made of that number, its own hash and the hash before it. So of a damaged history can
-be said not only that it is damaged, but how: each of these four contradicts the others in a way of its own.
+be said not only that it is damaged, but how: each of these four contradicts the others in a way of its own. What stands in
+whose place is told at the end (`places`).
 """
 
 from collections.abc import Callable
 from typing import Any, Final
 
 from pipeline.domain.canonical import Document
-from pipeline.domain.divergences import Kind, span
+from pipeline.domain.divergences import Kind, Report, span
 from pipeline.domain.envelope import GENESIS_HASH, event_hash
 from pipeline.domain.errors import Corrupt
-from pipeline.domain.ids import event_id, event_ids
+from pipeline.domain.ids import event_ids
+from pipeline.domain.places import Around, Placed, tell
 
-# Beyond so many, the places of events are told one by one and no longer put together.
+# Beyond so many, the places of events are told in portions that know little of each other.
 MISPLACED_MAX: Final = 10_000
-LOOKED_AT_MAX: Final = 100_000
-_WITHOUT_PLACE: Final = ("sequence",)
-
-Report = Callable[[Kind, str, Any, Any], None]
+# How far from its place an event's home is looked for: first near, then far.
+_NEAR: Final = 64
+_GAPS_MAX: Final = 1_000
 
 
 class Chain:
     """Takes an incident's events in the order of their numbers; `report` is told what is wrong.
 
     Raises `Corrupt` for an id that is none. `intact`: nothing was wrong, so far. `last` is the number of the last event,
-    `tip` its stored hash.
+    `tip` its stored hash. `never_decided`: numbers of events that were taken as sound, and turned out to be inserted.
     """
 
     def __init__(self, incident_id: str, report: Report, hash_of: Callable[[Document], str] = event_hash) -> None:
@@ -33,9 +34,8 @@ class Chain:
         self.hash_of = hash_of
         self.intact = True
         self.last = 0
-        # Events that are not there, though the numbers run without a gap.
-        self.lost = 0
         self.tip = GENESIS_HASH
+        self.never_decided: set[int] = set()
         self._report = report
         try:
             self._id_of = event_ids(incident_id)
@@ -45,8 +45,23 @@ class Chain:
         # Whether what the next event must chain to is known: the event before it is there, and in its place.
         self._linked = True
         self._changed: tuple[int, str] | None = None
-        self._misplaced: dict[int, str] = {}
-        self._copies: set[int] = set()
+        self._placed: dict[int, Placed] = {}
+        self._gaps: list[tuple[int, int]] = []
+        # The homes of ids around the last place that was looked around; the events told of so far, and the highest of them.
+        self._homes: dict[str, int] = {}
+        self._homes_around = (0, 0)
+        self._told_until = 0
+        self._highest = 0
+
+    @property
+    def until(self) -> int:
+        """The highest number of an event that was decided, as far as the events say; to be asked after `finish`."""
+        return self._highest if self.last <= self._told_until else self.last
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the last event bears the id of its number."""
+        return self.last not in self._placed
 
     def take(self, event: Document) -> bool:
         """Check the next event; return whether it is what was once stored under this number."""
@@ -76,7 +91,7 @@ class Chain:
         if self._changed is not None:
             self._settle_change(event)
         if sequence != self.last + 1:
-            self._wrong(Kind.MISSING, span(self.last + 1, sequence - 1), "stored", "absent")
+            self._miss(self.last + 1, sequence - 1)
             # Told, also where it turns out that nothing can be read of this one.
             self.last, self._linked = sequence - 1, False
         sound = self._check(event, sequence)
@@ -87,20 +102,20 @@ class Chain:
         """Take it that there is an event under a number, of which nothing can be read."""
         self._settle_change(None)
         if sequence > self.last + 1:
-            self._wrong(Kind.MISSING, span(self.last + 1, sequence - 1), "stored", "absent")
+            self._miss(self.last + 1, sequence - 1)
         self.intact = self._linked = False
         self.last, self.tip, self._before = max(self.last, sequence), "", None
 
+    def _miss(self, first: int, last: int) -> None:
+        self._wrong(Kind.MISSING, span(first, last), "stored", "absent")
+        if len(self._gaps) < _GAPS_MAX:
+            self._gaps.append((first, last))
+
     def _check(self, event: Document, sequence: int) -> bool:
-        found = self.hash_of(event)
-        if event.get("eventId") != event_id(self.incident_id, sequence):
-            self._misplaced[sequence] = str(event.get("eventId"))
-            if self._before is not None and _content(event) == _content(self._before):
-                self._copies.add(sequence)
-            self.intact = self._linked = False
-            if len(self._misplaced) > MISPLACED_MAX:
-                self.finish()
+        if event.get("eventId") != self._id_of(b"%d" % sequence):
+            self._misplace(event, sequence)
             return False
+        found = self.hash_of(event)
         if event.get("hash") != found:
             self._changed = (sequence, found)
             self.intact, self._linked = False, True
@@ -111,17 +126,67 @@ class Chain:
             return self._wrong(Kind.CHAIN, f"event {sequence}: previousHash", expected, event.get("previousHash"))
         return True
 
+    def _misplace(self, event: Document, sequence: int) -> None:
+        """Take an event that does not belong where it stands."""
+        identity, said = str(event.get("eventId")), str(event.get("hash"))
+        home = self._home_of(identity, sequence)
+        content = self.hash_of(event if home is None else event | {"sequence": home})
+        one = Placed(identity, home, content == said, said, content)
+        before = self._placed.get(self.last)
+        if home == self.last and before is None and one.genuine and self._before is not None and self.tip != said:
+            # It was pushed out of its place by the one before it, which bears its id.
+            self._never_decided(home)
+        together = before is not None and before.genuine and one.genuine and before.home == (home or 0) - 1
+        if together and event.get("previousHash") != self.tip:
+            # Moved together, they are a chain all the same.
+            self._wrong(Kind.CHAIN, f"event {home}: previousHash", self.tip, event.get("previousHash"))
+        self._placed[sequence] = one
+        self.intact = self._linked = False
+        if len(self._placed) > MISPLACED_MAX:
+            self.last = sequence
+            self.finish()
+
+    def _never_decided(self, sequence: int) -> None:
+        self.never_decided.add(sequence)
+        told = "another event of this number, which the one behind it says it is"
+        self._report(Kind.INSERTED, span(sequence, sequence), "what was decided", told)
+
+    def _home_of(self, identity: str, place: int) -> int | None:
+        """Return the number that an id was made of, if it is anywhere near."""
+        before = self._placed.get(place - 1)
+        if before is not None and before.home is not None and identity == self._id_of(b"%d" % (before.home + 1)):
+            # As far off as the one before it.
+            return before.home + 1
+        for reach in (_NEAR, MISPLACED_MAX):
+            first, last = self._homes_around
+            if not first <= place <= last or last - first < reach:
+                first, last = max(1, place - reach), place + reach
+                self._homes = {self._id_of(b"%d" % number): number for number in range(first, last + 1)}
+                self._homes_around = (first, last)
+            if (home := self._homes.get(identity)) is not None:
+                return home
+        return None
+
     def _settle_change(self, following: Document | None) -> None:
         """Tell of an event whose hash is wrong, once the one behind it tells which of the two was changed."""
         if self._changed is None:
             return
         (sequence, found), self._changed = self._changed, None
+        if following is not None and self._is_pushed_out(following, sequence):
+            self._never_decided(sequence)
+            return
         where, said = f"event {sequence}", self.tip
         follows = following is not None and following.get("sequence") == sequence + 1
         if follows and following is not None and following.get("previousHash") == found:
             # Somebody else's word for what the event is: so it is the hash beside it that was changed.
             where, self._linked = f"event {sequence}: hash", False
         self._report(Kind.CHANGED, where, f"content of hash {said}", f"content of hash {found}")
+
+    def _is_pushed_out(self, event: Document, sequence: int) -> bool:
+        """Return whether an event is, whole, what is to stand under another number than its own."""
+        if event.get("eventId") != self._id_of(b"%d" % sequence) or event.get("sequence") == sequence:
+            return False
+        return event.get("hash") == self.hash_of(event | {"sequence": sequence})
 
     def _wrong(self, kind: Kind, where: str, expected: Any, found: Any) -> bool:
         self.intact = False
@@ -131,77 +196,12 @@ class Chain:
     def finish(self, known_until: int = 0) -> None:
         """Tell of what can be told only at the end: which events stand in whose place. `known_until`: as the row says."""
         self._settle_change(None)
-        misplaced, self._misplaced = self._misplaced, {}
-        if not misplaced:
+        if not self._placed:
             return
-        # Looked for around the places where they were found, however far the numbers go.
-        wanted, numbers = set(misplaced.values()), dict[str, int]()
-        lowest, highest = max(1, min(misplaced) - MISPLACED_MAX), max(self.last, known_until) + MISPLACED_MAX
-        for number in range(lowest, min(highest, lowest + LOOKED_AT_MAX) + 1):
-            if not wanted:
-                break
-            made = event_id(self.incident_id, number)
-            if made in wanted:
-                numbers[made] = number
-                wanted.discard(made)
-        belongs = {place: numbers.get(found) for place, found in misplaced.items()}
-        for place in _without(belongs, self._tell_swapped(belongs)):
-            self._tell(place, belongs, misplaced[place])
+        around = Around(self.last, known_until, self._told_until, self._is_empty, self.never_decided.__contains__)
+        placed, self._placed = self._placed, {}
+        self._highest = tell(placed, around, lambda number: self._id_of(b"%d" % number), self._report)
+        self._told_until = max(self.last, self._highest)
 
-    def _tell_swapped(self, belongs: dict[int, int | None]) -> set[int]:
-        told: set[int] = set()
-        for place, other in belongs.items():
-            if other is not None and place < other and belongs.get(other) == place:
-                told |= {place, other}
-                self._report(Kind.SWAPPED, f"events {place} and {other}", "each in its place", "each in the other's place")
-        return told
-
-    def _tell(self, place: int, belongs: dict[int, int | None], found: str) -> None:
-        """Tell of one place; what only follows from the place before it was told with that one."""
-        home = belongs[place]
-        before = _shift(place - 1, belongs)
-        if home is None:
-            self._tell_stranger(place, belongs, found)
-        elif home - place == before:
-            # As far off as the event before it: told with that one.
-            return
-        elif home > place and before is not None and 0 <= before < home - place and home - place < MISPLACED_MAX:
-            self.lost += home - place - before
-            self._report(Kind.MISSING, span(place + before, home - 1), "stored", f"event {home} in its place")
-        elif home < place and before is None:
-            # Behind strangers, which were told.
-            return
-        elif home == place - 1 and home not in belongs and place not in self._copies:
-            # The event in its place is not the one it pushed behind.
-            self._report(Kind.INSERTED, span(home, home), "what was decided", f"the event before it stood here: {place}")
-        elif home not in belongs and home <= self.last:
-            self._report(Kind.DUPLICATED, span(home, home), "once", f"again as event {place}")
-        else:
-            self._report(Kind.IDENTITY, f"event {place}: eventId", event_id(self.incident_id, place), found)
-
-    def _tell_stranger(self, place: int, belongs: dict[int, int | None], found: str) -> None:
-        """Tell of an event that is none of this incident's: pushed in before others, or in the place of one."""
-        first, last = place, place
-        while belongs.get(first - 1, 0) is None:
-            first -= 1
-        while belongs.get(last + 1, 0) is None:
-            last += 1
-        if belongs.get(last + 1) == first:
-            if place == first:
-                self._report(Kind.INSERTED, f"{span(first, last)}: eventId", event_id(self.incident_id, place), found)
-        else:
-            self._report(Kind.IDENTITY, f"event {place}: eventId", event_id(self.incident_id, place), found)
-
-
-def _shift(place: int, belongs: dict[int, int | None]) -> int | None:
-    """Return how far behind its place an event stands: 0 in its place, None for a stranger."""
-    home = belongs.get(place, place)
-    return None if home is None else home - place
-
-
-def _without(belongs: dict[int, int | None], told: set[int]) -> list[int]:
-    return [place for place in sorted(belongs) if place not in told]
-
-
-def _content(event: Document) -> Document:
-    return {name: value for name, value in event.items() if name not in _WITHOUT_PLACE}
+    def _is_empty(self, place: int) -> bool:
+        return any(first <= place <= last for first, last in self._gaps)

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipeline.domain.canonical import Document, format_time
-from pipeline.domain.chains import Report
 from pipeline.domain.decisions import GATE
-from pipeline.domain.divergences import Kind, span
+from pipeline.domain.divergences import Kind, Report, span
 from pipeline.domain.receipts import Answer, IdempotencyRecord
 
 # What is answered where nothing came of it.
@@ -46,7 +45,7 @@ class Coverage:
         self._open: dict[tuple[int, int], Range] = {}
         # The last run of events that no receipt names; those before it were told.
         self._run: tuple[int, int] | None = None
-        self._reaches = (0, "")
+        self._reaches: tuple[int, IdempotencyRecord | None] = (0, None)
 
     def receipt(self, receipt: IdempotencyRecord) -> None:
         """Take a receipt that names events."""
@@ -57,6 +56,9 @@ class Coverage:
         if first is None or last is None or not are_together(first, last):
             self._report(Kind.RECEIPT, where, f"first to last, at most {TOGETHER_MAX}", f"{first} to {last}")
             return
+        if len(self._open) >= TOGETHER_MAX:
+            # Receipts come in the order of what they name: what ends before was missing, which is told.
+            self._open = {bounds: one for bounds, one in self._open.items() if one.last >= first}
         if sum(len(one.receipts) for one in self._open.values()) >= OPEN_MAX:
             self._report(Kind.RECEIPT, where, "one decision of each event", f"more than {OPEN_MAX} receipts at once")
             return
@@ -66,7 +68,7 @@ class Coverage:
             self._report(Kind.RECEIPT, f"receipt {receipt.id}: result.answer", f"of events {first} to {last}", answer)
         self.assume(first, last).receipts.append(receipt)
         if last > self._reaches[0]:
-            self._reaches = (last, receipt.id)
+            self._reaches = (last, receipt)
 
     def assume(self, first: int, last: int) -> Range:
         """Take it that events were decided together, also where the receipt that says so can't be read."""
@@ -145,8 +147,8 @@ class Coverage:
             self._report(Kind.RECEIPT_MISSING, span(*self._run), "a receipt", "none")
 
     @property
-    def reaches(self) -> tuple[int, str]:
-        """The highest number of an event that a receipt names, and which receipt."""
+    def reaches(self) -> tuple[int, IdempotencyRecord | None]:
+        """The highest number of an event that a receipt names, and the receipt."""
         return self._reaches
 
 

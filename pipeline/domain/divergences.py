@@ -4,9 +4,10 @@ Kinds are stable: runbooks and programs go by them. Whether a divergence counts 
 in mid-write.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from pipeline.domain.canonical import Document
 
@@ -83,6 +84,10 @@ class Divergence:
         }
 
 
+# Is told what is wrong: its kind, where, what is expected there, and what is found.
+Report = Callable[[Kind, str, Any, Any], None]
+
+
 def said(value: object) -> str:
     """Return how something that was expected or found is told: as its text, if that is not too long."""
     text = str(value)
@@ -92,3 +97,27 @@ def said(value: object) -> str:
 def span(first: int, last: int) -> str:
     """Return how a run of events is called."""
     return f"event {first}" if first == last else f"events {first} to {last}"
+
+
+def compare(incident_id: str, expected: Document, found: Document) -> tuple[Divergence, ...]:
+    """Compare a row with the one its events lead to, attribute by attribute."""
+    return tuple(
+        Divergence(incident_id, Kind.ROW, path, _show(wanted), _show(stored))
+        for path, wanted, stored in _differences(expected, found, "")
+    )
+
+
+_ABSENT: Final = object()
+
+
+def _show(value: Any) -> str:
+    return "absent" if value is _ABSENT else repr(value)
+
+
+def _differences(expected: Any, found: Any, path: str) -> Iterable[tuple[str, Any, Any]]:
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for name in sorted(expected.keys() | found.keys()):
+            inner = f"{path}.{name}" if path else name
+            yield from _differences(expected.get(name, _ABSENT), found.get(name, _ABSENT), inner)
+    elif expected != found or isinstance(expected, bool) is not isinstance(found, bool):
+        yield path, expected, found

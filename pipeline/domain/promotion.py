@@ -7,7 +7,7 @@ Every input but the controls is a maximum, a minimum, a sum or a union over what
 arrive does not matter to a policy that more of everything can only satisfy (`order_dependence`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -18,7 +18,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from pipeline.domain.base import Count, Digest, Line, Model, Sequence, Share, Slug, Time, read
-from pipeline.domain.canonical import Document, digest
+from pipeline.domain.canonical import Document, digest, parse_time
 from pipeline.domain.errors import Code, Refusal
 from pipeline.domain.transitions import AuthorityType, Severity
 
@@ -274,3 +274,20 @@ def _measured(policy: Policy, inputs: GateInputs) -> dict[Condition, tuple[bool,
             str(inputs.detections),
         ),
     }
+
+
+def what_decides(recorded: Document) -> Hashable:
+    """Return all of a recorded decision that its outcome depends on: of its two times, how far they are apart.
+
+    Raises KeyError, TypeError or ValueError for what is no decision.
+    """
+    inputs = recorded["inputs"]
+    # Read in any case: what is no time is no decision of ours.
+    newest = parse_time(inputs["newestObservedAt"])
+    apart = newest - parse_time(inputs["keyEndedAt"]) if "keyEndedAt" in inputs else None
+    rest = {name: value for name, value in inputs.items() if name not in _TIMES}
+    outcome = (recorded["outcome"], recorded.get("rule"), recorded["policyId"], recorded["policyVersion"])
+    return (*outcome, recorded["policyDigest"], apart, frozenset(rest.items()))
+
+
+_TIMES: Final = ("newestObservedAt", "keyEndedAt")

@@ -12,15 +12,15 @@ from typing import Any, Final, Protocol
 from pydantic import TypeAdapter
 
 from pipeline.domain.base import read
-from pipeline.domain.canonical import Document, parse_time
+from pipeline.domain.canonical import Document
 from pipeline.domain.chains import Chain
 from pipeline.domain.coverage import Coverage, Range, are_together
-from pipeline.domain.divergences import KEPT_MAX, Divergence, Kind, said, span
+from pipeline.domain.divergences import KEPT_MAX, Divergence, Kind, compare, said, span
 from pipeline.domain.envelope import IncidentEvent, event_hash
 from pipeline.domain.errors import Rejected
 from pipeline.domain.ids import incident_id as id_of
 from pipeline.domain.incidents import Incident, evolve
-from pipeline.domain.promotion import GateDecision, Policies, judge
+from pipeline.domain.promotion import GateDecision, Policies, judge, what_decides
 from pipeline.domain.receipts import IdempotencyRecord
 from pipeline.domain.transitions import TRANSITIONS, EventType, State
 
@@ -28,7 +28,6 @@ RowOf = Callable[[Incident], Document]
 # What was decided before an event of ours can be judged again from it.
 _DECISION: Final = TypeAdapter(GateDecision)
 _STEPS: Final = {(row.source.value, row.target.value): row for row in TRANSITIONS}
-_TIMES: Final = ("newestObservedAt", "keyEndedAt")
 JUDGED_MAX: Final = 10_000
 _CREATED: Final = EventType.INCIDENT_CREATED.value
 
@@ -107,6 +106,9 @@ class Replay:
         self._judged = set() if judged is None else judged
         self._overflow = overflow
         self._found: list[Divergence] = []
+        # For each that was found, of which event it was said; of none: 0.
+        self._abouts: list[int] = []
+        self._about = 0
         # All that was found, by its kind; and whether a row's version is told already.
         self._kinds: set[Kind] = set()
         self._version_told = False
@@ -114,9 +116,11 @@ class Replay:
         self._coverage = Coverage(self._report) if with_receipts else None
         self._row: Document | None = None
         self._rows_count = False
-        # The event that the row is of, by its hash, and its number; 0 before it was met.
+        # The last event that is as it was stored.
         self._last_sound: Document | None = None
+        # The number of the event that the row is of, by its hash, 0 before it was met; and whether that one was changed.
         self._row_is_of = 0
+        self._row_is_of_changed = False
         # Which attribute of the last event its receipts contradict; it is told as changed when the next is taken.
         self._hint = ("", "")
         self._timestamp, self._state = "", State.PENDING.value
@@ -146,9 +150,11 @@ class Replay:
     def _keep(self, found: Divergence) -> None:
         self._kinds.add(found.kind)
         self._found.append(found)
+        self._abouts.append(self._about)
         if self._overflow is not None and len(self._found) >= KEPT_MAX:
             self._overflow(tuple(self._found))
             self._found.clear()
+            self._abouts.clear()
 
     def row(self, document: Document | None) -> None:
         """Take the incident's row, None where there is none; not called at all, rows are not compared."""
@@ -181,27 +187,40 @@ class Replay:
         if self._coverage is not None and self._chain.last != before:
             ranges = self._covering(document, sound)
         if not sound:
+            self._look_at(document)
             return
+        self._about = self._chain.last
         try:
             self._check(document, document["sequence"], document["metadata"])
             if self._whole and self._chain.intact:
                 self._fold.take(document)
             if self._coverage is not None:
                 self._coverage.agree(document, self._fold.control_version if self.is_whole else None, ranges)
+            self._last_sound = document
             if self._row is not None and self._row.get("lastEventHash") == document["hash"]:
-                self._last_sound = document
                 self._compare_row(self._chain.last)
         except (Rejected, KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             self._whole = False
             told = f"{type(error).__name__}: {error}"
             self._report(Kind.UNREADABLE, f"event {self._chain.last}", "an event this version can read", told)
+        self._about = 0
+
+    def _look_at(self, document: Document) -> None:
+        """See what an event says that is not as it was stored, and is so all the same, by somebody else's word."""
+        fact = document.get("metadata")
+        if self.created_as is None and isinstance(fact, dict) and "dedupKey" in fact:
+            created = _created_as(fact.get("service"), fact.get("dedupKey"), fact.get("occurrence"))
+            if created is not None and id_of(*created) == self.incident_id:
+                self.created_as = created
+        if self._row is not None and self._chain.is_in_place and self._row.get("lastEventHash", 0) == document.get("hash"):
+            self._row_is_of, self._row_is_of_changed = self._chain.last, True
 
     def _covering(self, document: Document, sound: bool) -> list[Range]:
         """Return the decisions whose receipts name an event; of a changed one, see what they contradict."""
         assert self._coverage is not None
         decided_at = str(document.get("decidedAt", document.get("timestamp")))
         ranges = self._coverage.event(self._chain.last, decided_at)
-        if not sound and (hint := self._coverage.contradicts(document, ranges)):
+        if not sound and self._chain.is_in_place and (hint := self._coverage.contradicts(document, ranges)):
             self._hint = (span(self._chain.last, self._chain.last), hint)
         return ranges
 
@@ -236,7 +255,7 @@ class Replay:
     def _judge_again(self, where: str, recorded: Document) -> None:
         assert self._policies is not None
         # Most decisions are of a few kinds: what was judged once needs no judge.
-        kind = _kind_of(recorded)
+        kind = what_decides(recorded)
         if kind in self._judged:
             return
         decision = read(_DECISION, recorded)
@@ -256,21 +275,37 @@ class Replay:
 
     def _compare_row(self, sequence: int) -> None:
         self._row_is_of = sequence
+        found: tuple[Divergence, ...] = ()
         if self._row is None:
             return
-        found: tuple[Divergence, ...] = ()
         if self.is_whole:
             found = compare(self.incident_id, self._fold.row(), self._row)
-        elif self._last_sound is not None:
+        elif self._last_sound is not None and self._last_sound["sequence"] == sequence:
             # Of a damaged history the last event still tells what the row must say of it.
             event, fact = self._last_sound, self._last_sound["metadata"]
             expected = {"state": event["newState"], "severity": fact["severity"], "service": fact["service"]}
-            expected |= {"updatedAt": event["timestamp"], "version": event["sequence"]}
-            stored = {name: self._row[name] for name in expected if name in self._row}
-            found = compare(self.incident_id, expected, stored)
+            expected |= {"updatedAt": event["timestamp"], "version": event["sequence"], "lastEventHash": event["hash"]}
+            found = self._compare_with(expected)
+        self._keep_of_the_row(found)
+
+    def _compare_with(self, expected: Document) -> tuple[Divergence, ...]:
+        assert self._row is not None
+        stored = {name: self._row[name] for name in expected if name in self._row}
+        return compare(self.incident_id, expected, stored)
+
+    def _keep_of_the_row(self, found: tuple[Divergence, ...]) -> None:
         for one in found:
             self._version_told = self._version_told or one.where == "version"
             self._keep(one)
+
+    def _compare_with_receipts(self, sequence: int) -> None:
+        """Compare the row with what is known of an event that is gone, or was changed: by the receipt that ends with it."""
+        self._row_is_of = sequence
+        expected: Document = {"version": sequence}
+        reaches, receipt = (0, None) if self._coverage is None else self._coverage.reaches
+        if receipt is not None and reaches == sequence:
+            expected |= {"state": receipt.result.state, "controlVersion": receipt.result.control_version}
+        self._keep_of_the_row(self._compare_with({name: value for name, value in expected.items() if value is not None}))
 
     def finish(self) -> tuple[Divergence, ...]:
         """Return all that is wrong, in the order of events; nothing may be taken afterwards."""
@@ -279,7 +314,13 @@ class Replay:
         self._chain.finish(known)
         self._settle_row(known)
         self._settle_receipts()
-        return tuple(self._found)
+        invented = self._chain.never_decided
+        # What was never decided contradicts much that is right.
+        return tuple(
+            found
+            for found, about in zip(self._found, self._abouts, strict=True)
+            if about not in invented or found.kind is Kind.ROW
+        )
 
     def _settle_row(self, version: int) -> None:
         last, row = self._chain.last, self._row
@@ -291,11 +332,20 @@ class Replay:
             self._report(Kind.MISSING, span(1, version) if version else "every event", "stored", "absent")
         elif self._row_is_of and self._row_is_of < last:
             self._settle_what_the_row_lacks(self._row_is_of, last)
-        elif not self._row_is_of and version > last:
-            if version > last + self._chain.lost:
-                self._report(Kind.MISSING, span(last + 1, version), "stored", "absent")
+        elif self._row_is_of_changed:
+            self._compare_with_receipts(last)
         elif not self._row_is_of:
-            self._compare_row(last)
+            self._settle_row_of_another(version)
+
+    def _settle_row_of_another(self, version: int) -> None:
+        """Tell of a row that is of no event that is there: either that one is gone, or the row's own word is wrong."""
+        until, reaches = self._chain.until, 0 if self._coverage is None else self._coverage.reaches[0]
+        decided = reaches if reaches > until else version
+        if decided > until:
+            self._report(Kind.MISSING, span(until + 1, decided), "stored", "absent")
+            self._compare_with_receipts(decided)
+        else:
+            self._compare_row(self._chain.last)
 
     def _settle_what_the_row_lacks(self, version: int, last: int) -> None:
         """Tell of a row that is right for an earlier event: either it is behind, or nobody decided what follows."""
@@ -312,15 +362,15 @@ class Replay:
             self._coverage.tell_uncovered()
         missing = Kind.MISSING in self._kinds
         reaches, receipt = self._coverage.reaches
-        if reaches <= self._chain.last or missing:
+        if receipt is None or reaches <= self._chain.last or missing:
             return
         if self._chain.intact and self._row_is_of and self._row_is_of == self._chain.last:
             # Events and row are one; so it is the receipt that speaks of another incident's.
             until = f"events until {self._chain.last}"
-            self._report(Kind.RECEIPT, f"receipt {receipt}: events", until, f"until {reaches}")
+            self._report(Kind.RECEIPT, f"receipt {receipt.id}: events", until, f"until {reaches}")
         else:
             where = span(self._chain.last + 1, reaches)
-            self._report(Kind.MISSING, where, f"stored, as the receipt {receipt} says", "absent")
+            self._report(Kind.MISSING, where, f"stored, as the receipt {receipt.id} says", "absent")
 
 
 def _created_as(service: Any, dedup_key: Any, occurrence: Any) -> tuple[str, str, int] | None:
@@ -337,40 +387,3 @@ def verify(incident_id: str, documents: Iterable[Document], row: Document | None
     for document in documents:
         replay.event(document)
     return replay.finish()
-
-
-def _kind_of(recorded: Document) -> Hashable:
-    """Return all of a recorded decision that its outcome depends on: of its two times, how far they are apart."""
-    inputs = recorded["inputs"]
-    # Read in any case: what is no time is no decision of ours.
-    newest = parse_time(inputs["newestObservedAt"])
-    apart = newest - parse_time(inputs["keyEndedAt"]) if "keyEndedAt" in inputs else None
-    rest = dict(inputs)
-    for name in _TIMES:
-        rest.pop(name, None)
-    said = (recorded["outcome"], recorded.get("rule"), recorded["policyId"], recorded["policyVersion"])
-    return (*said, recorded["policyDigest"], apart, frozenset(rest.items()))
-
-
-def compare(incident_id: str, expected: Document, found: Document) -> tuple[Divergence, ...]:
-    """Compare a row with the one its events lead to, attribute by attribute."""
-    return tuple(
-        Divergence(incident_id, Kind.ROW, path, _show(wanted), _show(stored))
-        for path, wanted, stored in _differences(expected, found, "")
-    )
-
-
-_ABSENT: Final = object()
-
-
-def _show(value: Any) -> str:
-    return "absent" if value is _ABSENT else repr(value)
-
-
-def _differences(expected: Any, found: Any, path: str) -> Iterable[tuple[str, Any, Any]]:
-    if isinstance(expected, dict) and isinstance(found, dict):
-        for name in sorted(expected.keys() | found.keys()):
-            inner = f"{path}.{name}" if path else name
-            yield from _differences(expected.get(name, _ABSENT), found.get(name, _ABSENT), inner)
-    elif expected != found or isinstance(expected, bool) is not isinstance(found, bool):
-        yield path, expected, found

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from pipeline.domain.canonical import Document
+from pipeline.domain.divergences import compare
 from pipeline.domain.ids import event_id
 from pipeline.domain.incidents import advance
-from pipeline.domain.replay import compare, fold, verify
+from pipeline.domain.replay import fold, verify
 from pipeline.domain.transitions import State
 from tests.support.clock import NOW
 from tests.support.doors import Doors, command_message, message
