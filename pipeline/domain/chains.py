@@ -26,7 +26,8 @@ class Chain:
     """Takes an incident's events in the order of their numbers; `report` is told what is wrong.
 
     Raises `Corrupt` for an id that is none. `intact`: nothing was wrong, so far. `last` is the number of the last event,
-    `tip` its stored hash. `never_decided`: numbers of events that were taken as sound, and turned out to be inserted.
+    `tip` its stored hash. `is_in_place`: it bears the id of its number. `never_decided`: numbers of
+    events that were taken as sound, and turned out to be inserted.
     """
 
     def __init__(self, incident_id: str, report: Report, hash_of: Callable[[Document], str] = event_hash) -> None:
@@ -35,6 +36,7 @@ class Chain:
         self.intact = True
         self.last = 0
         self.tip = GENESIS_HASH
+        self.is_in_place = True
         self.never_decided: set[int] = set()
         self._report = report
         try:
@@ -57,11 +59,6 @@ class Chain:
     def until(self) -> int:
         """The highest number of an event that was decided, as far as the events say; to be asked after `finish`."""
         return self._highest if self.last <= self._told_until else self.last
-
-    @property
-    def is_in_place(self) -> bool:
-        """Whether the last event bears the id of its number."""
-        return self.last not in self._placed
 
     def take(self, event: Document) -> bool:
         """Check the next event; return whether it is what was once stored under this number."""
@@ -114,7 +111,9 @@ class Chain:
     def _check(self, event: Document, sequence: int) -> bool:
         if event.get("eventId") != self._id_of(b"%d" % sequence):
             self._misplace(event, sequence)
+            self.is_in_place = False
             return False
+        self.is_in_place = True
         found = self.hash_of(event)
         if event.get("hash") != found:
             self._changed = (sequence, found)
@@ -133,7 +132,7 @@ class Chain:
         content = self.hash_of(event if home is None else event | {"sequence": home})
         one = Placed(identity, home, content == said, said, content)
         before = self._placed.get(self.last)
-        if home == self.last and before is None and one.genuine and self._before is not None and self.tip != said:
+        if home == self.last and self.is_in_place and one.genuine and self._before is not None and self.tip != said:
             # It was pushed out of its place by the one before it, which bears its id.
             self._never_decided(home)
         together = before is not None and before.genuine and one.genuine and before.home == (home or 0) - 1

@@ -28,6 +28,9 @@ RowOf = Callable[[Incident], Document]
 # What was decided before an event of ours can be judged again from it.
 _DECISION: Final = TypeAdapter(GateDecision)
 _STEPS: Final = {(row.source.value, row.target.value): row for row in TRANSITIONS}
+_SAID_BY_AN_EVENT: Final = frozenset(
+    {Kind.CHAIN, Kind.IDENTITY, Kind.TIME, Kind.TRANSITION, Kind.DECISION, Kind.UNREADABLE, Kind.RECEIPT}
+)
 JUDGED_MAX: Final = 10_000
 _CREATED: Final = EventType.INCIDENT_CREATED.value
 
@@ -121,6 +124,9 @@ class Replay:
         # The number of the event that the row is of, by its hash, 0 before it was met; and whether that one was changed.
         self._row_is_of = 0
         self._row_is_of_changed = False
+        # Attributes of the row that are compared with receipts alone; and the first event that nobody decided, 0 for none.
+        self.by_receipts: frozenset[str] = frozenset()
+        self._invented_from = 0
         # Which attribute of the last event its receipts contradict; it is told as changed when the next is taken.
         self._hint = ("", "")
         self._timestamp, self._state = "", State.PENDING.value
@@ -182,14 +188,15 @@ class Replay:
     def event(self, document: Document) -> None:
         """Take the next stored event."""
         before = self._chain.last
+        self._about = before + 1
         sound = self._chain.take(document)
         ranges: list[Range] = []
         if self._coverage is not None and self._chain.last != before:
             ranges = self._covering(document, sound)
         if not sound:
+            self._about = 0
             self._look_at(document)
             return
-        self._about = self._chain.last
         try:
             self._check(document, document["sequence"], document["metadata"])
             if self._whole and self._chain.intact:
@@ -303,8 +310,9 @@ class Replay:
         self._row_is_of = sequence
         expected: Document = {"version": sequence}
         reaches, receipt = (0, None) if self._coverage is None else self._coverage.reaches
-        if receipt is not None and reaches == sequence:
-            expected |= {"state": receipt.result.state, "controlVersion": receipt.result.control_version}
+        if receipt is not None and reaches == sequence and receipt.result.state is not None:
+            expected |= {"state": str(receipt.result.state), "controlVersion": receipt.result.control_version}
+        self.by_receipts = frozenset(expected)
         self._keep_of_the_row(self._compare_with({name: value for name, value in expected.items() if value is not None}))
 
     def finish(self) -> tuple[Divergence, ...]:
@@ -314,13 +322,12 @@ class Replay:
         self._chain.finish(known)
         self._settle_row(known)
         self._settle_receipts()
-        invented = self._chain.never_decided
-        # What was never decided contradicts much that is right.
-        return tuple(
-            found
-            for found, about in zip(self._found, self._abouts, strict=True)
-            if about not in invented or found.kind is Kind.ROW
-        )
+        return tuple(found for found, about in zip(self._found, self._abouts, strict=True) if self._is_said_of(about, found))
+
+    def _is_said_of(self, about: int, found: Divergence) -> bool:
+        """Return whether what an event says counts: what was never decided contradicts much that is right."""
+        invented = about in self._chain.never_decided or 0 < self._invented_from <= about
+        return not invented or found.kind not in _SAID_BY_AN_EVENT
 
     def _settle_row(self, version: int) -> None:
         last, row = self._chain.last, self._row
@@ -353,6 +360,7 @@ class Replay:
         if not uncovered and not self._version_told:
             self._report(Kind.ROW, "version", last, version)
         elif uncovered and self._chain.intact:
+            self._invented_from = version + 1
             self._report(Kind.INSERTED, span(version + 1, last), f"the row ends with event {version}", "stored")
 
     def _settle_receipts(self) -> None:

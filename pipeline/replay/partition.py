@@ -8,10 +8,11 @@ import json
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-from pipeline.domain.canonical import Document
+from pipeline.domain.canonical import Document, format_time, parse_time
 from pipeline.domain.divergences import KEPT_MAX, Divergence, Kind, said
 from pipeline.domain.errors import Corrupt, Rejected, Unavailable
 from pipeline.domain.ids import pointer_id
@@ -37,6 +38,7 @@ AT_A_TIME: Final = 2_000
 ASKED_AGAIN_BYTES_MAX: Final = 4 * 1024 * 1024
 # Receipts of one incident among which one that stands there twice is told.
 RECEIPTS_MAX: Final = 10_000
+UNBORN_MAX: Final = 10_000
 Tell = Callable[[Iterable[Divergence]], None]
 EVENTS: Final = "events"
 POINTERS: Final = "pointers"
@@ -71,8 +73,26 @@ class Wanted:
     def is_everything(self) -> bool:
         return not self.part and not self.is_of_a_span
 
-    def includes(self, created_at: str) -> bool:
-        return self.since <= created_at < self.until
+    def may_include(self, created_at: object) -> bool:
+        """Return whether an incident is of the span by what its row or first event says; one that says no time may be."""
+        return not _is_time(created_at) or self.since <= str(created_at) < self.until
+
+    def may_begin_with(self, number: Decimal | int, at: object) -> bool:
+        """Return whether an incident is of the span by the lowest of its events.
+
+        Where that is not the first, the first is gone, and was no later.
+        """
+        if number == 1:
+            return self.may_include(at)
+        return number < 1 or not _is_time(at) or self.since <= str(at)
+
+
+def _is_time(said: object) -> bool:
+    """Return whether this is a time as opx stores one: only then the order of texts is that of times."""
+    try:
+        return isinstance(said, str) and format_time(parse_time(said)) == said
+    except ValueError:
+        return False
 
 
 @dataclass(slots=True)
@@ -86,12 +106,21 @@ class Counts:
     pointers: int = 0
     divergences: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
+    # Incidents with events of which nothing says what they were created with, the first of them.
+    unborn: set[str] = field(default_factory=set)
 
     def add(self, other: "Counts") -> None:
         for name in ("incidents", "events", "rows", "receipts", "pointers", "divergences"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for kind, number in other.kinds.items():
             self.kinds[kind] = self.kinds.get(kind, 0) + number
+        for identity in other.unborn:
+            self.lacks_creation(identity)
+
+    def lacks_creation(self, identity: str) -> None:
+        """Take it that an incident's key is not known."""
+        if len(self.unborn) < UNBORN_MAX:
+            self.unborn.add(identity)
 
     def tell(self, found: Divergence) -> None:
         self.divergences += 1
@@ -136,6 +165,8 @@ def replay_partition(
                 sealing.write(incident.sealed().line())
             if wanted.rows and (creation := creation_of(incident.replay)) is not None:
                 pointers.put(*creation)
+            elif incident.replay.version:
+                counts.lacks_creation(key.decode())
     beat(counts.events - told_of)
     if not wanted.keep:
         for path in files:
@@ -180,7 +211,6 @@ class Replaying:
         self.summed = 0
         self._wanted = wanted
         self._policies = policies
-        self._of_a_span = wanted.is_of_a_span
         self._key = key
         self._overflow = tell
         self._found: list[Divergence] = []
@@ -195,6 +225,7 @@ class Replaying:
         """Take all there is of it; return what is wrong."""
         began, take, read, kept = False, self.replay.event, self._read, self._lines
         events, room = 0, ASKED_AGAIN_BYTES_MAX
+        undecided = self._wanted.is_of_a_span
         for raw in group:
             _, place, rank, line = raw
             if not began and rank != _ROW:
@@ -203,24 +234,44 @@ class Replaying:
                 if rank != _EVENT:
                     self._take_other(entry_of(raw))
                     continue
+                if undecided:
+                    undecided = False
+                    if not self._may_be_wanted(int(place), line):
+                        self.left_out = True
+                        # The rest of the group is read past by whoever asks for the next.
+                        return ()
                 room -= len(line)
                 if room >= 0:
                     kept.append(line)
                 elif kept:
                     kept.clear()
                 document = read(line)
-                if self._of_a_span and int(place) == 1 and not self._wanted.includes(str(document.get("timestamp", ""))):
-                    self.left_out = True
-                    # The rest of the group is read past by whoever asks for the next.
-                    return ()
                 events += 1
                 take(document)
             except (Corrupt, Rejected, Unavailable) as error:
                 self._unread(entry_of(raw), error)
         if not began:
             self._begin()
+        if undecided and self.rows and not self._row_may_be_wanted():
+            self.left_out = True
+            return ()
         self.events, self._all_kept = events, room >= 0
         return (*self._found, *self._confirmed(self.replay.finish()))
+
+    def _may_be_wanted(self, number: int, line: bytes) -> bool:
+        """Return whether the incident is of the span by the word of its row or of the lowest of its events.
+
+        One of the two may have been changed, so either is enough; and what can't be read says nothing against it.
+        """
+        if self.rows and self._row_may_be_wanted():
+            return True
+        try:
+            return self._wanted.may_begin_with(number, self._read(line).get("timestamp"))
+        except (Corrupt, Rejected, Unavailable):
+            return True
+
+    def _row_may_be_wanted(self) -> bool:
+        return self._row is None or self._wanted.may_include(self._row.get("createdAt"))
 
     def _confirmed(self, found: tuple[Divergence, ...]) -> tuple[Divergence, ...]:
         """Ask the core's own fold where the fast one differs from a row: a mistake of it is no damage."""
@@ -240,12 +291,13 @@ class Replaying:
         if further := [one for one in told if one.kind is Kind.UNREADABLE and (one.kind, one.where) not in known]:
             # What it can't read it can't make a row of either.
             return (*found, *further)
+        # Of what the receipts say the core is not asked.
+        by_receipts = {"version", *self.replay.by_receipts}
         said_by_core = {(one.kind, one.where) for one in told}
-        # A row's version is compared with what the receipts say, too, of which the core is not asked.
         return tuple(
             one
             for one in found
-            if one.kind not in _OF_THE_FOLD or one.where == "version" or (one.kind, one.where) in said_by_core
+            if one.kind not in _OF_THE_FOLD or one.where in by_receipts or (one.kind, one.where) in said_by_core
         )
 
     def _begin(self) -> bool:

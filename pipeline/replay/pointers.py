@@ -19,12 +19,15 @@ from pipeline.replay.spill import Entry, by_key, entry_of
 from pipeline.replay.workers import Beat
 
 
-def replay_pointers(part: str, files: tuple[Path, ...], folder: Path, beat: Beat) -> Counts:
-    """Compare the pointers of a partition with the creations that should have moved them."""
+def replay_pointers(part: str, files: tuple[Path, ...], folder: Path, unborn: frozenset[str], beat: Beat) -> Counts:
+    """Compare the pointers of a partition with the creations that should have moved them.
+
+    `unborn`: incidents whose creation is gone, with its row: that, and not their key's pointer, is what is wrong.
+    """
     counts = Counts()
     with LineFile(folder / FOUND, f"pointers-{part}") as found:
         for key, group in by_key(files, folder / f"runs-p{part}"):
-            for one in check_key(key.decode(), map(entry_of, group), counts):
+            for one in check_key(key.decode(), map(entry_of, group), counts, unborn):
                 counts.tell(one)
                 found.write(json.dumps(one.to_document()))
     beat(counts.pointers)
@@ -33,8 +36,16 @@ def replay_pointers(part: str, files: tuple[Path, ...], folder: Path, beat: Beat
     return counts
 
 
-def check_key(key: str, group: Iterable[Entry], counts: Counts) -> Iterator[Divergence]:
+def check_key(
+    key: str, group: Iterable[Entry], counts: Counts, unborn: frozenset[str] = frozenset()
+) -> Iterator[Divergence]:
     """Yield what is wrong with a key: its occurrences run without a gap, and its pointer names the newest."""
+    for one in _checked(key, group, counts):
+        if one.incident_id not in unborn or one.kind not in (Kind.MISSING, Kind.POINTER):
+            yield one
+
+
+def _checked(key: str, group: Iterable[Entry], counts: Counts) -> Iterator[Divergence]:
     newest: Document | None = None
     pointers = 0
     for entry in sorted(group, key=lambda one: (one.rank, one.place)):

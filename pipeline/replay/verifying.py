@@ -76,7 +76,8 @@ def replay(place: Place, wanted: Wanted, items: int, progress: Progress) -> Coun
         total.add(counts)
     # A part of the incidents, by their time or name, says nothing of a key's other occurrences.
     if wanted.rows and wanted.is_everything:
-        keyed = [(part, files, place.folder) for part, files in partitions(place.folder / POINTERS).items()]
+        unborn = frozenset(total.unborn)
+        keyed = [(part, files, place.folder, unborn) for part, files in partitions(place.folder / POINTERS).items()]
         for counts in place.workers.run(replay_pointers, keyed, items, _unseen):
             total.add(counts)
     return total

@@ -37,13 +37,16 @@ def verify_tables(tables: Tables, policies: Policies | None = POLICIES, wanted: 
             else:
                 (pointers if place.is_pointer else entries).append(Entry(place.key, place.place, place.rank, line))
     found: list[Divergence] = []
+    unborn: set[str] = set()
     for key, group in groupby(sorted(entries), key=lambda one: one.key):
         incident = Replaying(key.decode(), wanted, policies)
         found += incident.take_all(map(_as_read, group))
         if (creation := creation_of(incident.replay)) is not None:
             pointers.append(Entry(creation.key, creation.place, PointerRank.CREATION, creation.line))
+        elif incident.replay.version:
+            unborn.add(key.decode())
     for key, group in groupby(sorted(pointers), key=lambda one: one.key):
-        found += check_key(key.decode(), group, Counts())
+        found += check_key(key.decode(), group, Counts(), frozenset(unborn))
     return found
 
 
