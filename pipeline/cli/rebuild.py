@@ -11,7 +11,7 @@ from pipeline.cli.session import Invocation, open_session, run
 from pipeline.cli.terminal import DONE, REFUSED, CommandError, Screen, key_values
 from pipeline.cli.versioned import Config
 from pipeline.replay.live import some_at_once
-from pipeline.replay.rebuilding import Answer, Rebuilt, incident_ids, rebuild
+from pipeline.replay.rebuilding import Answer, Rebuilt, rebuild
 from pipeline.runtime import shipped
 
 MEANS: Final = {
@@ -48,7 +48,7 @@ def rebuild_rows(
         pointers = 0
         async with open_session(invocation.selection, "dynamodb") as session:
             stored = stored_in(session, tables)
-            wanted = incident_ids(stored) if everything else scope.incident_ids(session, stored, invocation.opx)
+            wanted = scope.incident_ids(session, stored, invocation.opx)
             with invocation.screen.progress("comparing rows" if dry_run else "writing rows") as meter:
                 again = partial(rebuild, stored, policies=shipped.policies(config), dry_run=dry_run)
                 async for rebuilt in some_at_once(wanted, again):

@@ -17,7 +17,7 @@ from pipeline.domain.canonical import format_time
 from pipeline.replay.exports import Export, ExportError, find_exports
 from pipeline.replay.partition import Wanted
 from pipeline.replay.ranks import Table
-from pipeline.replay.rebuilding import incident_ids as created
+from pipeline.replay.spans import incident_ids as created
 from pipeline.runtime.clock import SystemClock
 from pipeline.stores.dynamodb import Tables
 from pipeline.stores.stored_items import StoredItems
@@ -67,12 +67,11 @@ class Scope:
         return frozenset(full_id(text).encode() for text in self.ids) or None
 
     async def incident_ids(self, session: Session, stored: StoredItems, opx: str) -> AsyncIterator[str]:
-        """Yield the ids of a part of the incidents: those named, or, by a scan of the events, those created in the span."""
+        """Yield the ids of the incidents: those named; else, by a scan of events and rows, those of the span, or all."""
         for text in self.ids:
             yield await stored_id(session.store, text, opx)
         if not self.ids:
-            wanted = self.wanted()
-            async for incident_id in created(stored, wanted.since, wanted.until):
+            async for incident_id in created(stored, self.wanted()):
                 yield incident_id
 
 

@@ -5,7 +5,6 @@ right after: so a row that a decision has moved on meanwhile is never set back, 
 events end. A history that is damaged is told, and makes no row.
 """
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -16,7 +15,6 @@ from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.lines import document_of, hash_of, line_of
-from pipeline.replay.live import SEGMENTS
 from pipeline.services.ports import Pointer
 from pipeline.stores.items import Item, incident_item, pointer_item
 from pipeline.stores.stored_items import StoredItems
@@ -43,24 +41,6 @@ class Rebuilt:
     version: int = 0
     pointer_written: bool = False
     found: tuple[Divergence, ...] = ()
-
-
-async def incident_ids(stored: StoredItems, since: str = "", until: str = "9") -> AsyncIterator[str]:
-    """Yield the ids of the incidents created in a span of time, by a scan of the event table: no row need be there."""
-    creations = {
-        "FilterExpression": "#type = :created AND #time >= :since AND #time < :until",
-        "ProjectionExpression": "#incident",
-        "ExpressionAttributeNames": {"#type": "eventType", "#incident": "incidentId", "#time": "timestamp"},
-        "ExpressionAttributeValues": {
-            ":created": {"S": "IncidentCreated"},
-            ":since": {"S": since or "0"},
-            ":until": {"S": until},
-        },
-    }
-    for segment in range(SEGMENTS):
-        async for items in stored.scan(stored.tables.events, segment, SEGMENTS, creations):
-            for item in items:
-                yield item["incidentId"]["S"]
 
 
 async def rebuild(stored: StoredItems, incident_id: str, policies: Policies | None, *, dry_run: bool = False) -> Rebuilt:

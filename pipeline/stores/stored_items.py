@@ -39,6 +39,21 @@ class StoredItems:
         found: Item | None = answer.get("Item")
         return found
 
+    async def lowest(self, incident_id: str) -> Item | None:
+        """Return the number and time of the lowest of an incident's events; None where it has none."""
+        request = {
+            "TableName": self.tables.events,
+            "ConsistentRead": True,
+            "Limit": 1,
+            "KeyConditionExpression": "#incident = :incident",
+            "ProjectionExpression": "#sequence, #time",
+            "ExpressionAttributeNames": {"#incident": "incidentId", "#sequence": "sequence", "#time": "timestamp"},
+            "ExpressionAttributeValues": {":incident": {"S": incident_id}},
+        }
+        with translated("query"):
+            found: list[Item] = (await self.client.query(**request))["Items"]
+        return found[0] if found else None
+
     async def history(self, incident_id: str, after: int = 0) -> AsyncIterator[Item]:
         """Yield an incident's stored events behind `after`, in the order of their numbers."""
         request: dict[str, Any] = {

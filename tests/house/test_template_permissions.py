@@ -136,7 +136,7 @@ GRANTS: dict[str, dict[str, str]] = {
     "RebuildPolicy": FIND_THE_STACK
     | {
         "EventsTable": "dynamodb:Query dynamodb:Scan",
-        "IncidentsTable": "dynamodb:GetItem dynamodb:BatchGetItem dynamodb:PutItem",
+        "IncidentsTable": "dynamodb:GetItem dynamodb:BatchGetItem dynamodb:Scan dynamodb:PutItem",
         "IncidentsTable.Arn/index/by-created": "dynamodb:Query",
     },
     "SubscriberPolicy": FIND_THE_STACK

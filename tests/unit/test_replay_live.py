@@ -5,6 +5,7 @@ DynamoDB is stood in for by a client that answers from items: what is tested is 
 
 import copy
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Client:
         found = [item for item in self.of(TableName) if item["incidentId"] == incident]
         if after is not None:
             found = [item for item in found if int(item["sequence"]["N"]) > int(after["N"])]
-        return {"Items": sorted(found, key=lambda item: int(item["sequence"]["N"]))}
+        return {"Items": sorted(found, key=lambda item: Decimal(item["sequence"]["N"]))}
 
     async def scan(self, TableName: str, Segment: int = 0, **_: Any) -> Any:
         return {"Items": self.of(TableName) if Segment == 0 else []}
