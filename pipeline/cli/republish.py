@@ -2,21 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from pipeline.cli.finding import identity_of, is_full_id
 from pipeline.cli.republish_failures import republish_failures
-from pipeline.cli.republish_time import SEGMENTS, by_time
-from pipeline.cli.republishing import RATE, ROLE, SERVICES, Republished, Terms, marks_file, republish_events, tell
+from pipeline.cli.republish_time import begun_at, by_time, end_of_earlier, marks_of
+from pipeline.cli.republishing import (
+    RATE,
+    ROLE,
+    SERVICES,
+    Republished,
+    Terms,
+    marks_file,
+    republish_events,
+    tell,
+)
 from pipeline.cli.roles import open_as
 from pipeline.cli.session import Invocation, Session, run
 from pipeline.cli.target import resolve
 from pipeline.cli.terminal import DONE, REFUSED, CommandError, time_of
 from pipeline.domain.canonical import format_time
 from pipeline.runtime.clock import SystemClock
-from pipeline.services.stored_events import NamedEvents, Span, Wanted
+from pipeline.services.stored_events import NamedEvents, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +87,8 @@ def republish(
             return await republish_failures(invocation, terms)
         if since is None:
             return await _named(invocation, Named(ids, from_sequence or 1, to_sequence), terms)
-        # Of a time to come nobody could say when it is all there.
-        now = SystemClock().now()
-        moment = now if until is None else min(now, time_of(until, "--to", command))
-        return await _of_time(invocation, (time_of(since, "--from", command), moment), terms)
+        first = time_of(since, "--from", command)
+        return await _of_time(invocation, first, None if until is None else time_of(until, "--to", command), terms)
 
     run(context, work)
 
@@ -109,18 +117,30 @@ async def whole_ids(invocation: Invocation, texts: Sequence[str]) -> list[str]:
         return list(dict.fromkeys([await identity_of(api.operator, text, invocation.opx) for text in texts]))
 
 
-async def _of_time(invocation: Invocation, span: Span, terms: Terms) -> int:
-    since, until = map(format_time, span)
-    if since >= until:
-        message = f"--from {since} is not before --to {until}."
+async def _of_time(invocation: Invocation, first: datetime, last: datetime | None, terms: Terms) -> int:
+    # Of a time to come nobody could say when it is all there.
+    now = SystemClock().now()
+    end = now if last is None else min(now, last)
+    if first >= end:
+        message = f"--from {format_time(first)} is not before --to {format_time(end)}."
         raise CommandError(message, f"{invocation.opx} republish --help", REFUSED)
     target = await resolve(invocation.selection)
+    begun = begun_at(target, first) if (last is None or last > now) and not terms.dry_run else None
+    earlier = end_of_earlier(target, first) if begun is not None and terms.resume else None
+    span = (first, earlier or end)
+    since, until = map(format_time, span)
+    if begun is not None:
+        begun.write(span[1])
     async with open_as(target, ROLE, SERVICES) as clients:
         session = Session(target, clients)
         again = f"{invocation.opx} republish --from {since} --to {until}{terms.arguments}"
         events = await by_time(invocation, session, (span,), yes=terms.yes)
-        marks_at = marks_file(target, "time", since, until, SEGMENTS)
-        found = await republish_events(invocation, session, events, terms, marks_at, again)
+        found = await republish_events(invocation, session, events, terms, marks_of(target, span), again)
+    if begun is not None:
+        begun.remove()
+    if earlier is not None:
+        invocation.screen.notice(f"Up to {until}, when the run began that was broken off; later ones were not asked for.")
+        invocation.screen.next(f"{invocation.opx} republish --from {until}{terms.arguments}")
     return _report(invocation, found, terms)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from pipeline.cli.checkpoint import Checkpoint
@@ -122,7 +123,11 @@ class Republished:
 
 def marks_file(target: Target, *question: object) -> Checkpoint[Marks]:
     """Return where the marks of a question about a target are kept."""
-    return Checkpoint.of(MARKS, target.state_dir.parent / "republications", (*target.identity, *question))
+    return Checkpoint.of(MARKS, republications(target), (*target.identity, *question))
+
+
+def republications(target: Target) -> Path:
+    return target.state_dir.parent / "republications"
 
 
 async def republish_events(

@@ -1,8 +1,8 @@
 """From the event table to the bus once more: at least once, each incident's events in order, at a bounded rate, resumable.
 
 What does not carry its own hash, what is not there, and what the bus refuses for good is named and left out; the rest goes
-on. A part of the question is marked as passed only after its events are on the bus, so whatever ends a run, a later one
-that is given the marks loses none. What is published is the stored event, marked as replayed.
+on. An event is marked only after the bus has taken it, so whatever ends a run, a later one that is given the marks loses
+none, and sends hardly any again. What is published is the stored event, marked as replayed.
 """
 
 import asyncio
@@ -19,6 +19,9 @@ from pipeline.services.ports import BusRefusal, Clock, EventBus, FailedRecord
 # One request to the bus takes ten.
 CHUNK_MAX: Final = 10
 LANES: Final = 4
+# So much at most a run that is killed has published beyond its marks, and one request of each lane.
+UNMARKED_MAX: Final = 50
+UNMARKED_S: Final = 1.0
 PAUSE_S: Final = 1.0
 PAUSE_S_MAX: Final = 15.0
 
@@ -50,9 +53,13 @@ class StoredEvents(Protocol):
 
 @dataclass
 class Marks:
-    """How far a republication has come. `failed` counts what was named and not published."""
+    """How far a republication has come. `failed` counts what was named and not published.
+
+    `settled`: of the page behind a part's place, what the bus has taken or refused for good.
+    """
 
     places: dict[str, Place] = field(default_factory=dict)
+    settled: dict[str, set[Place]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     examined: int = 0
     published: int = 0
@@ -106,9 +113,11 @@ class Republisher:
         self.pace = pace
         self.watch = watch
         self.patience_s = patience_s
+        self._unmarked = 0
+        self._marked_at = clock.monotonic()
 
     async def run(self, events: StoredEvents, marks: Marks, keep: Callable[[Marks], None], lanes: int = LANES) -> None:
-        """Publish what is asked for and not marked yet; `keep` gets the marks each time they have moved.
+        """Publish what is asked for and not marked yet; `keep` gets the marks often, and however this ends.
 
         Raises `Unavailable` where bus or table stay down; then the marks say where to go on.
         """
@@ -126,48 +135,61 @@ class Republisher:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            keep(marks)
 
     async def _part(self, events: StoredEvents, part: str, marks: Marks, keep: Callable[[Marks], None]) -> None:
         while part not in marks.done:
             page = await self._patiently(partial(events.page, part, marks.places.get(part)))
             self.watch.read(page.examined)
-            published, failed = await self._publish(page)
+            await self._publish(page, part, marks, keep)
             marks.examined += page.examined
-            marks.published += published
-            marks.failed += failed
+            marks.settled.pop(part, None)
             if page.last is None:
                 marks.done.add(part)
                 marks.places.pop(part, None)
             else:
                 marks.places[part] = page.last
-            keep(marks)
+            self._mark(marks, keep)
 
-    async def _publish(self, page: EventPage) -> tuple[int, int]:
-        """Publish a page; return how many went out and how many were named."""
-        failures = list(page.lost)
+    async def _publish(self, page: EventPage, part: str, marks: Marks, keep: Callable[[Marks], None]) -> None:
+        """Publish what an earlier run did not of a page, and name what can't be."""
+        settled = marks.settled.setdefault(part, set())
+        lost = list(page.lost)
         sound: list[Document] = []
         for document in page.documents:
             wrong = unpublishable(document)
-            if wrong is None:
+            if wrong is not None:
+                lost.append(FailedRecord(document.get("incidentId"), document.get("sequence"), *wrong))
+            elif _place(document) not in settled:
                 sound.append(document)
-            else:
-                failures.append(FailedRecord(document.get("incidentId"), document.get("sequence"), *wrong))
-        published = 0
         for start in range(0, len(sound), self.pace.chunk):
             chunk = sound[start : start + self.pace.chunk]
             await self.pace.take(len(chunk))
             answers = await self._patiently(partial(self._send, chunk))
             out = [document for document, refusal in zip(chunk, answers, strict=True) if refusal is None]
-            failures += [
-                FailedRecord(document["incidentId"], document["sequence"], refusal.code, refusal.detail)
+            self.watch.published(out)
+            marks.published += len(out)
+            refused = [
+                FailedRecord(*_place(document), refusal.code, refusal.detail)
                 for document, refusal in zip(chunk, answers, strict=True)
                 if refusal is not None
             ]
-            published += len(out)
-            self.watch.published(out)
+            self._name(refused, marks)
+            settled.update(map(_place, chunk))
+            self._unmarked += len(chunk)
+            if self._unmarked >= UNMARKED_MAX or self.clock.monotonic() - self._marked_at >= UNMARKED_S:
+                self._mark(marks, keep)
+        # What can't be published is found again by a run that goes on: named when its page is done, it counts once.
+        self._name(lost, marks)
+
+    def _name(self, failures: Sequence[FailedRecord], marks: Marks) -> None:
+        marks.failed += len(failures)
         for failure in failures:
             self.watch.named(failure)
-        return published, len(failures)
+
+    def _mark(self, marks: Marks, keep: Callable[[Marks], None]) -> None:
+        keep(marks)
+        self._unmarked, self._marked_at = 0, self.clock.monotonic()
 
     async def _send(self, documents: Sequence[Document]) -> tuple[BusRefusal | None, ...]:
         return await self.bus.publish([entry_of(document, replayed=True) for document in documents])
@@ -184,3 +206,7 @@ class Republisher:
                 self.watch.waits(error, pause)
             await self.clock.sleep(pause)
             waited, pause = waited + pause, min(2 * pause, PAUSE_S_MAX)
+
+
+def _place(document: Document) -> Place:
+    return str(document["incidentId"]), int(document["sequence"])

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
-from pipeline.cli.republish_time import by_time
+from pipeline.cli.republish_time import begun_at, by_time, end_of_earlier, marks_of
 from pipeline.cli.republishing import Republished, Terms, marks_file, republish_events, tell
 from pipeline.cli.session import Around, Invocation, Session
 from pipeline.cli.target import Selection, Target
@@ -98,15 +99,28 @@ def test_the_next_run_of_the_same_question_goes_on(tmp_path: Path, end: BaseExce
     with pytest.raises((CommandError, asyncio.CancelledError)):
         desk.republish(FAST)
     if isinstance(end, asyncio.CancelledError):
-        assert f"Interrupted after 90 events; to go on: {AGAIN}" in desk.text
+        assert f"Interrupted after 110 events; to go on: {AGAIN}" in desk.text
     # Another question, a dry run and --restart begin from the start; a dry run leaves the marks.
     assert Desk(tmp_path).republish(FAST, "C-D").before == 0
     assert Desk(tmp_path).republish(Terms(dry_run=True)).before == 0
     desk = Desk(tmp_path, bus := Bus())
     found = desk.republish(FAST)
-    assert (found.before, found.published, len(bus.taken)) == (90, 90, 90)
-    assert "Going on where an earlier run stopped: 90 are published." in desk.text
+    assert (found.before, found.published, len(bus.taken)) == (110, 70, 70)
+    assert "Going on where an earlier run stopped: 110 are published." in desk.text
     assert Desk(tmp_path).republish(FAST).before == 0, "what is done is done"
+
+
+def test_without_an_end_the_same_command_goes_on_up_to_when_it_began(tmp_path: Path) -> None:
+    target, end = Desk(tmp_path).session.target, NOW + timedelta(hours=3)
+    assert end_of_earlier(target, NOW) is None
+    begun_at(target, NOW).write(end)
+    assert end_of_earlier(target, NOW) is None, "nothing of it is left to go on with"
+    marks_of(target, (NOW, end)).write(Marks(published=70))
+    assert end_of_earlier(target, NOW) == end
+    assert end_of_earlier(target, end) is None, "another question"
+    # What was asked for by the command with its end is done: nothing is to go on with.
+    marks_of(target, (NOW, end)).remove()
+    assert end_of_earlier(target, NOW) is None
 
 
 def test_a_restart_forgets_what_was_done(tmp_path: Path) -> None:

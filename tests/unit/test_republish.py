@@ -1,6 +1,8 @@
 """Republished is what is stored, all of it, in order, at its rate; what can't be is named; what ends a run loses none."""
 
 import asyncio
+import contextlib
+import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,7 +19,7 @@ from pipeline.cli.republish_marks import MARKS
 from pipeline.domain.canonical import Document, canonical_bytes, parse_document
 from pipeline.domain.errors import Corrupt, Unavailable
 from pipeline.services.ports import FailedRecord
-from pipeline.services.republish import Marks, Pace, Republisher, StoredEvents
+from pipeline.services.republish import CHUNK_MAX, UNMARKED_MAX, Marks, Pace, Republisher, StoredEvents
 from pipeline.services.stored_events import EventsOfTime, NamedEvents, Wanted, overlapping, ranges_of
 from pipeline.stores.event_scan import DynamoEventScan
 from pipeline.stores.eventbridge import EventBridgeBus
@@ -334,3 +336,57 @@ def test_whenever_it_dies_the_next_run_loses_nothing(tmp_path: Path, rng: random
         assert out == everything, f"killed at call {start}"
         if deaths == 1:
             assert sent <= len(everything) + 4 * 7 * 2, "it began from the start again"
+
+
+@pytest.mark.parametrize("rate", [5.0, 200.0, 1e6])
+def test_killed_within_one_page_the_next_run_goes_on_where_it_was(tmp_path: Path, rate: float) -> None:
+    store = lives(4, 100)
+    everything = keys_of(documents_of(store))
+    at = Checkpoint.of(MARKS, tmp_path, ["target", "question"])
+    sent: list[tuple[str, int]] = []
+    for dies_at in (12, 12, None):
+        bus = Bus(VirtualClock(), dies_at=dies_at)
+        before = at.read() or Marks()
+        claimed = {place for part in before.settled.values() for place in part}
+        assert claimed <= set(sent), "it claims what no bus has taken"
+        assert len(sent) - before.published <= UNMARKED_MAX + CHUNK_MAX
+
+        def keep(marks: Marks, bus: Bus = bus) -> None:
+            # Whoever is killed writes nothing any more.
+            if bus.calls != bus.dies_at:
+                at.write(marks)
+
+        service = Republisher(EventBridgeBus(bus, "opx-bus", bus.clock), bus.clock, Pace(rate, bus.clock), Eyes())
+        with contextlib.suppress(Killed):
+            one_page = by_time(EventTable(documents_of(store), page=1000), segments=1)
+            asyncio.run(service.run(one_page, before, keep))
+        sent += bus.places()
+    assert set(sent) == everything
+    assert len(sent) <= len(everything) + 2 * (UNMARKED_MAX + CHUNK_MAX)
+
+
+def test_what_was_named_in_a_page_that_was_broken_off_counts_once() -> None:
+    store = lives(1, 100)
+    (one,) = store.events
+    store.events[one][3] = store.events[one][3] | {"reason": "forged"}
+    table = EventTable(documents_of(store), page=1000)
+    marks = Marks()
+    with pytest.raises(Unavailable):
+        republish(by_time(table), marks=marks, verdict=refuses_the_ninth, down=lambda call: call > 4)
+    assert (marks.published, marks.failed) == (39, 1)
+    found = republish(by_time(table), marks=marks, verdict=refuses_the_ninth)
+    assert (marks.published, marks.failed, len(found.bus.taken)) == (98, 2, 59)
+
+
+def refuses_the_ninth(detail: Document) -> str | None:
+    return "MalformedDetail" if detail["sequence"] == 9 else None
+
+
+@pytest.mark.parametrize("settled", [[], {"0/1": 3}, {"0/1": {"one": [[1]]}}, {"0/1": {"one": [["1", 2]]}}])
+def test_a_torn_checkpoint_is_none(tmp_path: Path, settled: Any) -> None:
+    at = Checkpoint.of(MARKS, tmp_path, ["target", "question"])
+    at.write(marks := Marks(settled={"0/1": {("one", 1), ("one", 2), ("one", 7)}}, published=3))
+    assert at.read() == marks
+    said = json.loads(at.path.read_text())
+    at.path.write_text(json.dumps(said | {"settled": settled}))
+    assert at.read() is None
