@@ -26,8 +26,9 @@ class Chain:
     """Takes an incident's events in the order of their numbers; `report` is told what is wrong.
 
     Raises `Corrupt` for an id that is none. `intact`: nothing was wrong, so far. `last` is the number of the last event,
-    `tip` its stored hash. `is_in_place`: it bears the id of its number. `never_decided`: numbers of
-    events that were taken as sound, and turned out to be inserted.
+    `tip` its stored hash. `is_in_place`: it bears the id of its number; `home`: the number of its id,
+    or its place. Of one that is not sound, `content` is the hash of what it is. `never_decided`: numbers of events that were
+    taken as sound, and turned out to be inserted.
     """
 
     def __init__(self, incident_id: str, report: Report, hash_of: Callable[[Document], str] = event_hash) -> None:
@@ -37,6 +38,8 @@ class Chain:
         self.last = 0
         self.tip = GENESIS_HASH
         self.is_in_place = True
+        self.home = 0
+        self.content = ""
         self.never_decided: set[int] = set()
         self._report = report
         try:
@@ -111,10 +114,9 @@ class Chain:
     def _check(self, event: Document, sequence: int) -> bool:
         if event.get("eventId") != self._id_of(b"%d" % sequence):
             self._misplace(event, sequence)
-            self.is_in_place = False
             return False
-        self.is_in_place = True
-        found = self.hash_of(event)
+        self.is_in_place, self.home = True, sequence
+        found = self.content = self.hash_of(event)
         if event.get("hash") != found:
             self._changed = (sequence, found)
             self.intact, self._linked = False, True
@@ -139,6 +141,7 @@ class Chain:
         if together and event.get("previousHash") != self.tip:
             # Moved together, they are a chain all the same.
             self._wrong(Kind.CHAIN, f"event {home}: previousHash", self.tip, event.get("previousHash"))
+        self.is_in_place, self.home, self.content = False, sequence if home is None else home, content
         self._placed[sequence] = one
         self.intact = self._linked = False
         if len(self._placed) > MISPLACED_MAX:

@@ -108,8 +108,8 @@ class Replay:
         self._policies = policies
         self._judged = set() if judged is None else judged
         self._overflow = overflow
+        # What was found, and for each of it, which event said so; of none: 0.
         self._found: list[Divergence] = []
-        # For each that was found, of which event it was said; of none: 0.
         self._abouts: list[int] = []
         self._about = 0
         # All that was found, by its kind; and whether a row's version is told already.
@@ -122,11 +122,10 @@ class Replay:
         # The last event that is as it was stored.
         self._last_sound: Document | None = None
         # The number of the event that the row is of, by its hash, 0 before it was met; and whether that one was changed.
-        self._row_is_of = 0
-        self._row_is_of_changed = False
+        self._row_is_of, self._row_is_of_changed = 0, False
         # Attributes of the row that are compared with receipts alone; and the first event that nobody decided, 0 for none.
         self.by_receipts: frozenset[str] = frozenset()
-        self._invented_from = 0
+        self._invented_from, self._end_is_told = 0, False
         # Which attribute of the last event its receipts contradict; it is told as changed when the next is taken.
         self._hint = ("", "")
         self._timestamp, self._state = "", State.PENDING.value
@@ -219,8 +218,8 @@ class Replay:
             created = _created_as(fact.get("service"), fact.get("dedupKey"), fact.get("occurrence"))
             if created is not None and id_of(*created) == self.incident_id:
                 self.created_as = created
-        if self._row is not None and self._chain.is_in_place and self._row.get("lastEventHash", 0) == document.get("hash"):
-            self._row_is_of, self._row_is_of_changed = self._chain.last, True
+        if self._row is not None and self._row.get("lastEventHash", 0) in (document.get("hash"), self._chain.content):
+            self._row_is_of, self._row_is_of_changed = self._chain.home, True
 
     def _covering(self, document: Document, sound: bool) -> list[Range]:
         """Return the decisions whose receipts name an event; of a changed one, see what they contradict."""
@@ -330,25 +329,30 @@ class Replay:
         return not invented or found.kind not in _SAID_BY_AN_EVENT
 
     def _settle_row(self, version: int) -> None:
-        last, row = self._chain.last, self._row
+        last, row, until = self._chain.last, self._row, self._chain.until
         if not self._rows_count or (row is None and last == 0):
             return
         if row is None:
-            self._report(Kind.ROW_MISSING, "row", f"version {last}", "absent")
-        elif last == 0:
-            self._report(Kind.MISSING, span(1, version) if version else "every event", "stored", "absent")
-        elif self._row_is_of and self._row_is_of < last:
-            self._settle_what_the_row_lacks(self._row_is_of, last)
+            self._report(Kind.ROW_MISSING, "row", f"version {until}", "absent")
+        elif last == 0 and not version and not self._reaches:
+            self._report(Kind.MISSING, "every event", "stored", "absent")
+        elif self._row_is_of and self._row_is_of < until:
+            self._settle_what_the_row_lacks(self._row_is_of, until)
         elif self._row_is_of_changed:
-            self._compare_with_receipts(last)
+            self._compare_with_receipts(until)
         elif not self._row_is_of:
             self._settle_row_of_another(version)
 
+    @property
+    def _reaches(self) -> int:
+        return 0 if self._coverage is None else self._coverage.reaches[0]
+
     def _settle_row_of_another(self, version: int) -> None:
         """Tell of a row that is of no event that is there: either that one is gone, or the row's own word is wrong."""
-        until, reaches = self._chain.until, 0 if self._coverage is None else self._coverage.reaches[0]
-        decided = reaches if reaches > until else version
+        until = self._chain.until
+        decided = self._reaches if self._reaches > until else version
         if decided > until:
+            self._end_is_told = True
             self._report(Kind.MISSING, span(until + 1, decided), "stored", "absent")
             self._compare_with_receipts(decided)
         else:
@@ -368,16 +372,15 @@ class Replay:
             return
         if self._coverage.uncovered_until != self._chain.last or self._kinds.isdisjoint((Kind.INSERTED, Kind.DUPLICATED)):
             self._coverage.tell_uncovered()
-        missing = Kind.MISSING in self._kinds
         reaches, receipt = self._coverage.reaches
-        if receipt is None or reaches <= self._chain.last or missing:
+        if receipt is None or reaches <= self._chain.until or self._end_is_told:
             return
         if self._chain.intact and self._row_is_of and self._row_is_of == self._chain.last:
             # Events and row are one; so it is the receipt that speaks of another incident's.
             until = f"events until {self._chain.last}"
             self._report(Kind.RECEIPT, f"receipt {receipt.id}: events", until, f"until {reaches}")
         else:
-            where = span(self._chain.last + 1, reaches)
+            where = span(self._chain.until + 1, reaches)
             self._report(Kind.MISSING, where, f"stored, as the receipt {receipt.id} says", "absent")
 
 

@@ -165,7 +165,7 @@ def replay_partition(
                 sealing.write(incident.sealed().line())
             if wanted.rows and (creation := creation_of(incident.replay)) is not None:
                 pointers.put(*creation)
-            elif incident.replay.version:
+            elif incident.replay.version or incident.receipts:
                 counts.lacks_creation(key.decode())
     beat(counts.events - told_of)
     if not wanted.keep:

@@ -43,7 +43,7 @@ def verify_tables(tables: Tables, policies: Policies | None = POLICIES, wanted: 
         found += incident.take_all(map(_as_read, group))
         if (creation := creation_of(incident.replay)) is not None:
             pointers.append(Entry(creation.key, creation.place, PointerRank.CREATION, creation.line))
-        elif incident.replay.version:
+        elif incident.replay.version or incident.receipts:
             unborn.add(key.decode())
     for key, group in groupby(sorted(pointers), key=lambda one: one.key):
         found += check_key(key.decode(), group, Counts(), frozenset(unborn))

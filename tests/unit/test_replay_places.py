@@ -200,6 +200,26 @@ CASES: dict[str, tuple[Callable[[Tables], object], set[tuple[str, str]]]] = {
         together(lambda tables: drop(tables, END), row_says(state=OPEN)),
         {("missing", f"event {END}"), ("row", "state")},
     ),
+    "the last's hash changed, the row's version": (
+        together(lambda tables: change_text(event(tables, END), "hash"), row_says(version=V9)),
+        {("changed", f"event {END}"), ("row", "version")},
+    ),
+    "the last's id changed, the row's state": (
+        together(lambda tables: change_text(event(tables, END), "eventId"), row_says(state=OPEN)),
+        {("identity", f"event {END}: eventId"), ("row", "state")},
+    ),
+    "all dropped, the row's version": (
+        together(*(lambda tables, place=place: drop(tables, place) for place in range(1, END + 1)), row_says(version=V6)),
+        {("missing", f"events 1 to {END}"), ("row", "version")},
+    ),
+    "the first and the last dropped, the row gone": (
+        together(lambda tables: drop(tables, END), lambda tables: drop(tables, 1), row_gone),
+        {("missing", "event 1"), ("missing", f"event {END}"), ("row-missing", "row")},
+    ),
+    "all dropped, the row gone": (
+        together(*(lambda tables, place=place: drop(tables, place) for place in range(1, END + 1)), row_gone),
+        {("missing", f"events 1 to {END}")},
+    ),
     "one changed, the row's hash": (
         together(retitle(3), row_says(lastEventHash={"S": "0" * 64})),
         {("changed", "event 3"), ("row", "lastEventHash")},
