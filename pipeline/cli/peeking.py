@@ -51,6 +51,11 @@ class Look:
     def is_whole(self) -> bool:
         return self.unread is None and self.seen >= self.depth
 
+    @property
+    def is_hidden(self) -> bool:
+        """True where messages lie there, and none showed itself: somebody holds them."""
+        return self.unread is None and self.depth > 0 and not self.seen
+
     def doubt(self) -> str | None:
         """Return what this look can't tell, or None where it saw everything."""
         if self.unread is not None:

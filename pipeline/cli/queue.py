@@ -22,7 +22,7 @@ from pipeline.cli.peeking import READ_MAX, Look, Queues
 from pipeline.cli.queue_letters import FAILURES, Letter
 from pipeline.cli.queue_redrive import Redriver, Terms
 from pipeline.cli.queue_rehearsal import Rehearsal, Told
-from pipeline.cli.queue_view import Heap, counted, fates, heaps_table, leads, letters_table, listed, tell
+from pipeline.cli.queue_view import Heap, counted, doubt_of, fates, heaps_table, later, leads, letters_table, listed, tell
 from pipeline.cli.roles import open_as
 from pipeline.cli.session import Invocation, Session, open_session, run
 from pipeline.cli.target import Target
@@ -145,14 +145,15 @@ def show(
                 screen.record(item.to_document())
         if shown:
             letters_table(screen, shown)
-        else:
+        elif not look.is_hidden:
             screen.say("Nothing lies there." if not look.depth else "Nothing there matches.")
         if len(found) > len(shown):
             screen.notice(f"{len(shown)} of {len(found)} are shown (--limit N, at most {READ_MAX}).")
-        if (doubt := look.doubt()) is not None:
+        if (doubt := doubt_of(look)) is not None:
             screen.notice(f"Not all is told: {doubt}.")
-        screen.next(*(leads(invocation.opx, name, shown) if found else [f"{invocation.opx} queue list"]))
-        return DONE
+        instead = later() if look.is_hidden else f"{invocation.opx} queue list"
+        screen.next(*(leads(invocation.opx, name, shown) if found else [instead]))
+        return FAILED if look.is_hidden else DONE
 
     run(context, work)
 
@@ -177,7 +178,8 @@ def redrive(
     """Send messages in again under the stack's redrive role, each as its first sender's and under its first receipt.
 
     What took effect before changes nothing. A message is deleted only once its queue has taken it; broken off, the same
-    command goes on. What is refused again comes back to the rejected queue. --dry-run decides by the configuration here.
+    command goes on; what a killed run held is seen again within 5 minutes. What is refused again comes back to the rejected
+    queue. --dry-run decides by the configuration here. Exit code 2: something lies there, and nothing could be looked at.
 
     Example: opx queue redrive rejected --code policy-unknown --dry-run
     """
@@ -193,7 +195,9 @@ def redrive(
             _check_redrivable(name, invocation.opx)
             rehearsal = Rehearsal(registry_of(session, stage, config), config, session.store)
             if dry_run or not yes:
-                found, number = await _rehearse(invocation, session, order, rehearsal)
+                look, found, number = await _rehearse(invocation, session, order, rehearsal)
+                if look.is_hidden:
+                    return FAILED
                 if dry_run:
                     return REFUSED if any(one.is_refused for one in found) else DONE
                 if not found or not _is_meant(invocation, order, number):
@@ -251,7 +255,9 @@ async def _look(
     return look, sorted(found, key=lambda item: item.letter.first_sent)
 
 
-async def _rehearse(invocation: Invocation, session: Session, order: Order, rehearsal: Rehearsal) -> tuple[list[Told], str]:
+async def _rehearse(
+    invocation: Invocation, session: Session, order: Order, rehearsal: Rehearsal
+) -> tuple[Look, list[Told], str]:
     """Say what would become of what is meant, and change nothing; return that, and how many it is in words."""
     screen = invocation.screen
     look, found = await _look(invocation, session, order.name, rehearsal, order.choice, always=True)
@@ -262,8 +268,11 @@ async def _rehearse(invocation: Invocation, session: Session, order: Order, rehe
     letters_table(screen, found[:SHOWN_MAX])
     if (hidden := len(found) - SHOWN_MAX) > 0 and not screen.as_json:
         screen.notice(f"{hidden} more are not shown here (--json shows all).")
-    if (doubt := look.doubt()) is not None:
+    if (doubt := doubt_of(look)) is not None:
         screen.notice(f"Not all is told: {doubt}.")
+    if look.is_hidden:
+        screen.next(later())
+        return look, [], counted(0)
     # More may lie there than anybody can look at; all that is meant is sent, seen or not.
     number = counted(len(found))
     if not look.is_whole and (order.limit is None or order.limit > len(found)):
@@ -272,7 +281,7 @@ async def _rehearse(invocation: Invocation, session: Session, order: Order, rehe
     if order.dry_run or not found:
         again = f"{invocation.opx} queue show {order.name}"
         screen.next("the same command with --yes instead of --dry-run" if found else again)
-    return found, number
+    return look, found, number
 
 
 def _is_meant(invocation: Invocation, order: Order, number: str) -> bool:
@@ -329,6 +338,8 @@ async def _redrive(invocation: Invocation, session: Session, order: Order, rehea
             raise
     unseen = 0 if tally.sent >= limit else max(0, depth - redriver.looked)
     tell(screen, order.name, tally, unseen)
-    screen.next(f"{invocation.opx} queue list", f"{invocation.opx} list")
+    screen.next(*([later()] if unseen else []), f"{invocation.opx} queue list", f"{invocation.opx} list")
+    if unseen and not redriver.looked:
+        return FAILED
     missed = bool(order.choice.messages) and not tally.sent
     return REFUSED if tally.left or missed else DONE

@@ -8,9 +8,10 @@ from typing import Final
 from rich.text import Text
 
 from pipeline.cli.counting import WEBHOOK_DLQ
+from pipeline.cli.failure_records import HIDDEN_S as RECORDS_HIDDEN_S
 from pipeline.cli.peeking import Look
 from pipeline.cli.queue_letters import FAILURES
-from pipeline.cli.queue_redrive import Tally
+from pipeline.cli.queue_redrive import HIDDEN_S, Tally
 from pipeline.cli.queue_rehearsal import Fate, Told
 from pipeline.cli.terminal import Column, Screen, cell, key_values
 from pipeline.domain.canonical import Document, format_time
@@ -30,12 +31,29 @@ class Heap:
 
     def to_document(self) -> Document:
         facts: Document = {"queue": self.look.queue, "messages": self.look.depth, "seen": self.look.seen}
-        doubt = self.look.doubt()
+        doubt = doubt_of(self.look)
         return facts | {"codes": dict(self.codes)} | ({"doubt": doubt} if doubt else {})
 
 
 def counted(number: int) -> str:
     return "1 message" if number == 1 else f"{number} messages"
+
+
+def held(queue: str) -> str:
+    """Return why messages of a queue don't show themselves, and when they do: nobody gives back what a killed run held."""
+    seconds = RECORDS_HIDDEN_S if queue == FAILURES else HIDDEN_S
+    return f"held by somebody, perhaps by a run that was broken off, and seen again within {seconds // 60} minutes"
+
+
+def later() -> str:
+    return f"the same command after that, in {HIDDEN_S // 60} minutes"
+
+
+def doubt_of(look: Look) -> str | None:
+    """Return what a look can't tell, or None where it saw everything."""
+    if look.is_hidden:
+        return f"about {counted(look.depth)} of {look.queue} could not be looked at: {held(look.queue)}"
+    return look.doubt()
 
 
 def listed(codes: Mapping[str, int]) -> str:
@@ -51,6 +69,8 @@ def heaps_table(screen: Screen, heaps: Sequence[Heap]) -> None:
         count = cell("?" if heap.look.unread else heap.look.depth, style)
         partly = "" if heap.look.is_whole else f"of the {heap.look.seen} that could be looked at: "
         why = heap.look.unread or (partly + listed(heap.codes) if heap.codes else "")
+        if heap.look.is_hidden:
+            why = held(heap.look.queue)
         rows.append((cell(heap.look.queue, style), count, cell(why, "red" if heap.codes else style)))
     screen.table(columns, rows)
 
@@ -105,14 +125,15 @@ def tell(screen: Screen, queue: str, tally: Tally, unseen: int) -> None:
     if tally.bare:
         pairs.append(("shortened", f"{tally.bare} without their first sender's attributes, for which there was no room"))
     if unseen:
-        pairs.append(("not seen", f"about {unseen}: held by somebody, or behind others of their group"))
+        pairs.append(("not seen", f"about {unseen}: {held(queue)}; or behind others of their group"))
     key_values(screen, pairs)
 
 
 def _record(queue: str, tally: Tally, unseen: int) -> Document:
     numbers = {"copies": tally.copies, "undeleted": tally.undeleted, "again": tally.again, "bare": tally.bare}
     told: Document = {"queue": queue, "redriven": tally.sent, "to": dict(tally.redriven), "codes": dict(tally.by_code)}
-    return told | numbers | {"left": dict(tally.left), "unseen": unseen}
+    again = {"seenAgainWithinS": HIDDEN_S} if unseen else {}
+    return told | numbers | {"left": dict(tally.left), "unseen": unseen} | again
 
 
 def leads(opx: str, queue: str, found: Sequence[Told] = ()) -> list[str]:

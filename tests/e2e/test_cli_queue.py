@@ -14,7 +14,7 @@ from pipeline.cli.main import app
 from pipeline.cli.outbox import Queue
 from pipeline.cli.queue import registry_of
 from pipeline.cli.queue_letters import Letter
-from pipeline.cli.queue_redrive import Redriver, Terms
+from pipeline.cli.queue_redrive import HIDDEN_S, Redriver, Terms
 from pipeline.cli.session import Around, session_at
 from pipeline.cli.target import Selection, local_target
 from pipeline.cli.terminal import Screen
@@ -127,6 +127,18 @@ def test_a_run_that_dies_between_sending_and_deleting_is_repeated_without_a_seco
     wait_until(lambda: is_settled(stack), WITHIN_S)
     assert len(notes(opx, service)) == 1
     assert stack.depth("CommandsDlqUrl") == 0
+
+
+def test_what_a_killed_run_holds_is_no_success_and_says_when_to_come_again(stack: Stack, opx: Opx, service: str) -> None:
+    sqs, at = stack.client("sqs"), stack.outputs["CandidatesDlqUrl"]
+    sqs.send_message(QueueUrl=at, MessageBody=candidate(service))
+    taken = sqs.receive_message(QueueUrl=at, VisibilityTimeout=HIDDEN_S, WaitTimeSeconds=5)["Messages"]
+    code, told, _ = opx("queue", "redrive", "candidates-dlq", "--all", "--yes")
+    assert (code, told[0]["redriven"], told[0]["unseen"], told[0]["seenAgainWithinS"]) == (2, 0, 1, HIDDEN_S)
+    code, _, err = opx("queue", "redrive", "candidates-dlq", "--all", "--dry-run")
+    assert (code, "seen again within 5 minutes" in str(err)) == (2, True)
+    sqs.change_message_visibility(QueueUrl=at, ReceiptHandle=taken[0]["ReceiptHandle"], VisibilityTimeout=0)
+    assert opx("queue", "redrive", "candidates-dlq", "--all", "--yes")[0] == 0
 
 
 class Dying:

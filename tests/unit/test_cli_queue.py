@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from pipeline.cli.counting import QUEUES, looked_into
-from pipeline.cli.peeking import Look
+from pipeline.cli.peeking import Look, Queues
 from pipeline.cli.queue import Choice, _heap, code_of, registry_of
 from pipeline.cli.queue_letters import Letter
-from pipeline.cli.queue_redrive import Tally
+from pipeline.cli.queue_redrive import HIDDEN_S, Tally
 from pipeline.cli.queue_rehearsal import Rehearsal, Told
 from pipeline.cli.queue_view import Heap, fates, heaps_table, leads, letters_table, tell
 from pipeline.cli.session import Session
@@ -26,6 +26,7 @@ from pipeline.stores.memory import MemoryStore
 from tests.support.bodies import candidate_body
 from tests.support.command_line import console, text_of
 from tests.support.letterbox import Letterbox, connection_lost
+from tests.support.redriving import redriver
 from tests.unit.test_queue_letters import Broken
 
 KNOWN = shipped.registry("local", "AROAREDRIVE")
@@ -80,6 +81,27 @@ def test_what_was_seen_only_in_part_is_said_so() -> None:
     assert "only 12 of 14" in str(found.to_document()["doubt"])
     heaps_table(told := screen(), [found])
     assert "of the 12 that could be looked at: 12 × unknown-type" in shown(told)
+
+
+async def test_what_a_killed_run_holds_is_said_to_be_held_and_for_how_long() -> None:
+    box = Letterbox(signer="000000000000")
+    for _ in range(12):
+        box.put("rejected", "{}")
+    await redriver(box)._take_out()
+    look = await Queues(session(box)).look("rejected", lambda copy: True)
+    assert look.is_hidden
+    found = Heap(look, Counter())
+    said = "held by somebody, perhaps by a run that was broken off, and seen again within 5 minutes"
+    assert found.to_document()["doubt"] == f"about 12 messages of rejected could not be looked at: {said}"
+    heaps_table(told := screen(200), [found])
+    assert said in shown(told)
+    # By the time that is said they are seen again.
+    box.clock.seconds += HIDDEN_S
+    assert (await Queues(session(box)).look("rejected", lambda copy: True)).seen == 12
+
+
+def test_what_the_fan_outs_records_are_held_for_is_another_time() -> None:
+    assert "within 15 minutes" in str(Heap(Look("fanout-failures", depth=3), Counter()).to_document()["doubt"])
 
 
 def test_a_queue_that_can_not_be_read_is_said_so_beside_the_others() -> None:
@@ -191,7 +213,7 @@ def test_everything_that_became_of_a_redrive_is_told_to_people() -> None:
         "2: refused anew",
         "4 of them also still lie there",
         "5 without their first sender's attributes",
-        "about 6: held by somebody",
+        "about 6: held by somebody, perhaps by a run that was broken off, and seen again within 5 minutes",
     ):
         assert part in shown(told)
 
@@ -209,6 +231,7 @@ def test_everything_that_became_of_a_redrive_is_told_to_programs(capsys: pytest.
         "bare": 5,
         "left": {"too large": 1},
         "unseen": 6,
+        "seenAgainWithinS": 300,
     }
 
 
