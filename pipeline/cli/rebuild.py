@@ -18,7 +18,7 @@ MEANS: Final = {
     Answer.WRITTEN: "written from their events",
     Answer.CURRENT: "were right already",
     Answer.NEWER: "left alone: a decision has moved them on, or their version says so",
-    Answer.DAMAGED: "not written: their events are damaged, or the row is of another event than its version",
+    Answer.DAMAGED: "not written: their events are damaged, or the row is of an event that is not among them",
     Answer.UNKNOWN: "have no events",
 }
 
@@ -83,4 +83,7 @@ def _show(invocation: Invocation, answers: Counter[Answer], pointers: int, *, dr
             told = MEANS[answer].replace("written from", "would be written from") if dry_run else MEANS[answer]
             key_values(screen, [(f"{answers[answer]:>8}", f"rows {told}")])
     key_values(screen, [(f"{pointers:>8}", "pointers would be written" if dry_run else "pointers written")])
-    screen.next(f"{invocation.opx} replay rebuild --everything" if dry_run else f"{invocation.opx} replay verify")
+    if answers[Answer.DAMAGED]:
+        screen.next(f"{invocation.opx} replay verify ID", "infra/runbooks/corruption.md says what mends what is damaged")
+    else:
+        screen.next(f"{invocation.opx} replay rebuild --everything" if dry_run else f"{invocation.opx} replay verify")

@@ -2,24 +2,28 @@
 
 A row is put only where there is none, or one that is not newer. Its events are read anew right before, and asked for news
 right after: so a row that a decision has moved on meanwhile is never set back, and one that was missing ends where its
-events end. A history that is damaged is told, and makes no row.
+events end. A history that is damaged is told, and makes no row. A pointer is put for its key's newest incident, whichever of
+them is rebuilt.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from pipeline.domain.divergences import Divergence, Kind
 from pipeline.domain.errors import Corrupt, Rejected
+from pipeline.domain.ids import incident_id as id_of
 from pipeline.domain.incidents import Incident
 from pipeline.domain.promotion import Policies
 from pipeline.domain.replay import ModelFold, Replay
-from pipeline.replay.lines import document_of, hash_of, line_of
+from pipeline.replay.lines import document_of, hash_of, line_of, said
 from pipeline.services.ports import Pointer
 from pipeline.stores.items import Item, incident_item, pointer_item
 from pipeline.stores.stored_items import StoredItems
 
 ROUNDS_MAX: Final = 20
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Answer(StrEnum):
@@ -47,7 +51,7 @@ async def rebuild(stored: StoredItems, incident_id: str, policies: Policies | No
     """Write an incident's row and its key's pointer again."""
     for _ in range(ROUNDS_MAX):
         row = await stored.row(incident_id)
-        fold, hashes = ModelFold(), dict[int, str]()
+        fold, witness = ModelFold(), _witness(row)
         try:
             replay = Replay(incident_id, fold, policies=policies, hash_of=hash_of)
         except Corrupt as error:
@@ -55,8 +59,8 @@ async def rebuild(stored: StoredItems, incident_id: str, policies: Policies | No
         try:
             async for item in stored.history(incident_id):
                 event = document_of(line_of(item))
-                if event.get("sequence") == _version(row):
-                    hashes[event["sequence"]] = str(event.get("hash"))
+                if event.get("hash") == witness:
+                    witness = ""
                 replay.event(event)
         except (Corrupt, Rejected) as error:
             return _unreadable(incident_id, replay.version, error)
@@ -65,10 +69,11 @@ async def rebuild(stored: StoredItems, incident_id: str, policies: Policies | No
             return Rebuilt(incident_id, Answer.UNKNOWN)
         if not replay.is_whole:
             return Rebuilt(incident_id, Answer.DAMAGED, replay.version, found=found)
-        if doubt := _doubt(incident_id, row, hashes, replay.version):
+        if witness and _number(row, "version") <= replay.version:
+            doubt = Divergence(incident_id, Kind.ROW, "lastEventHash", replay.tip, witness)
             return Rebuilt(incident_id, Answer.DAMAGED, replay.version, found=(doubt,))
-        pointed = await _put(stored, _pointer_of(fold.incident), "occurrence", dry_run)
-        answer = await _put(stored, incident_item(fold.incident), "version", dry_run)
+        pointed = await _point(stored, fold.incident, dry_run)
+        answer = await _put(stored, incident_item(fold.incident), row, "version", "lastEventHash", dry_run)
         # With a row that was missing nothing could be decided; with an older one, something may have been since.
         more = not dry_run and [item async for item in stored.history(incident_id, replay.version)]
         if answer is Answer.NEWER or not more:
@@ -82,48 +87,45 @@ def _unreadable(incident_id: str, version: int, error: Exception) -> Rebuilt:
     return Rebuilt(incident_id, Answer.DAMAGED, version, found=(found,))
 
 
-def _doubt(incident_id: str, row: Item | None, hashes: dict[int, str], last: int) -> Divergence | None:
-    """Return why a row must not be written over: it is of another event than the one of its version.
+def _witness(row: Item | None) -> str:
+    """Return the hash of the event that a row says it is of; nothing, where it says none.
 
-    Then the event may be the one that was forged, and the row all that still tells of it.
+    A row of an event that is not among those stored must not be written over: that event may be the one that was replaced,
+    and the row all that still tells of it. One that is of another event than that of its version tells of nothing lost.
     """
-    version = _version(row)
-    if row is None or version > last:
-        return None
-    said = row.get("lastEventHash", {}).get("S", "absent")
-    stored = hashes.get(version, f"no event {version}")
-    if said == stored:
-        return None
-    return Divergence(incident_id, Kind.ROW, "lastEventHash", stored, said)
+    told = said((row or {}).get("lastEventHash"), "S")
+    return told if _HASH.fullmatch(told) else ""
 
 
-def _pointer_of(incident: Incident) -> Item:
-    metadata = incident.metadata
-    return pointer_item(
-        Pointer(
-            service=incident.service,
-            dedup_key=metadata.dedup_key,
-            occurrence=metadata.occurrence,
-            incident_id=incident.incident_id,
-        )
-    )
+async def _point(stored: StoredItems, incident: Incident, dry_run: bool) -> Answer:
+    """Put the pointer of an incident's key, where it is missing or behind: it names the newest that has events."""
+    service, dedup_key, occurrence = incident.service, incident.metadata.dedup_key, incident.metadata.occurrence
+    there = await stored.pointer(service, dedup_key)
+    if there is not None and _number(there, "occurrence") > occurrence:
+        return Answer.NEWER
+    while await stored.lowest(id_of(service, dedup_key, occurrence + 1)) is not None:
+        occurrence += 1
+    identity = id_of(service, dedup_key, occurrence)
+    pointer = Pointer(service=service, dedup_key=dedup_key, occurrence=occurrence, incident_id=identity)
+    return await _put(stored, pointer_item(pointer), there, "occurrence", "incidentId", dry_run)
 
 
-async def _put(stored: StoredItems, item: Item, number: str, dry_run: bool) -> Answer:
+async def _put(stored: StoredItems, item: Item, judged: Item | None, number: str, named: str, dry_run: bool) -> Answer:
+    """Put an item where there is none, or an older one; or where the one that was judged still stands, not newer."""
     there = await stored.row(item["pk"]["S"])
     if there == item:
         return Answer.CURRENT
-    if there is not None and _number(there, number) > int(item[number]["N"]):
+    if _number(there, number) > int(item[number]["N"]):
         return Answer.NEWER
-    if dry_run:
+    if dry_run or await stored.put_back(item, number):
         return Answer.WRITTEN
-    return Answer.WRITTEN if await stored.put_back(item, number) else Answer.NEWER
+    # Either a decision has moved it on, or it is one that none can follow: of no number, or of another event than it says.
+    if there is None or there != judged:
+        return Answer.NEWER
+    return Answer.WRITTEN if await stored.replace(item, there, (number, named)) else Answer.NEWER
 
 
-def _version(row: Item | None) -> int:
-    return 0 if row is None else _number(row, "version")
-
-
-def _number(item: Item, name: str) -> int:
-    found = item.get(name, {}).get("N", "0")
-    return int(found) if str(found).isdecimal() else 0
+def _number(item: Item | None, name: str) -> int:
+    """Return a number of an item; 0 where it says none."""
+    digits = said((item or {}).get(name), "N")
+    return int(digits) if digits.isdecimal() else 0

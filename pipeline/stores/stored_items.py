@@ -106,15 +106,32 @@ class StoredItems:
         if "lastEventHash" in item:
             older = "#number < :number OR (#number = :number AND lastEventHash = :hash)"
             values[":hash"] = item["lastEventHash"]
+        return await self._put(item, f"attribute_not_exists(#key) OR {older}", {"#key": PK, "#number": number}, values)
+
+    async def replace(self, item: Item, there: Item, names: tuple[str, ...]) -> bool:
+        """Put a row or pointer in the place of `there`, if that still stands: by the attributes that every decision changes.
+
+        Returns whether it was put.
+        """
+        stands, placeholders, values = ["attribute_exists(#key)"], {"#key": PK}, {}
+        for place, name in enumerate(names):
+            placeholders[f"#n{place}"] = name
+            if name in there:
+                stands.append(f"#n{place} = :n{place}")
+                values[f":n{place}"] = there[name]
+            else:
+                stands.append(f"attribute_not_exists(#n{place})")
+        return await self._put(item, " AND ".join(stands), placeholders, values)
+
+    async def _put(self, item: Item, condition: str, names: Mapping[str, str], values: Mapping[str, Any]) -> bool:
+        request: dict[str, Any] = {"TableName": self.tables.incidents, "Item": item, "ConditionExpression": condition}
+        request["ExpressionAttributeNames"] = names
+        # DynamoDB takes no empty ones.
+        if values:
+            request["ExpressionAttributeValues"] = values
         with translated("PutItem"):
             try:
-                await self.client.put_item(
-                    TableName=self.tables.incidents,
-                    Item=item,
-                    ConditionExpression=f"attribute_not_exists(#key) OR {older}",
-                    ExpressionAttributeNames={"#key": PK, "#number": number},
-                    ExpressionAttributeValues=values,
-                )
+                await self.client.put_item(**request)
             except ClientError as error:
                 if error.response["Error"].get("Code") != "ConditionalCheckFailedException":
                     raise

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from pipeline.domain.ids import incident_id
 from pipeline.replay.live import ORDER, LiveReplay, scan_into
 from pipeline.replay.partition import Wanted
 from pipeline.replay.rebuilding import Answer, rebuild
@@ -39,7 +40,7 @@ class Client:
 
     async def get_item(self, TableName: str, Key: Any, **_: Any) -> Any:
         found = [item for item in self.of(TableName) if all(item.get(name) == value for name, value in Key.items())]
-        return {"Item": found[0]} if found else {}
+        return {"Item": copy.deepcopy(found[0])} if found else {}
 
     async def query(self, TableName: str, ExpressionAttributeValues: Any, **_: Any) -> Any:
         incident, after = ExpressionAttributeValues[":incident"], ExpressionAttributeValues.get(":after")
@@ -54,15 +55,27 @@ class Client:
         return {"Items": self.of(TableName) if Segment == 0 else []}
 
     async def put_item(self, TableName: str, Item: Any, ExpressionAttributeNames: Any, **more: Any) -> Any:
-        name, values = ExpressionAttributeNames["#number"], more["ExpressionAttributeValues"]
-        there = (await self.get_item(TableName, {"pk": Item["pk"]})).get("Item")
+        values = more.get("ExpressionAttributeValues", {})
+        there = next((item for item in self.of(TableName) if item["pk"] == Item["pk"]), None)
+        if not _may_be_put(there, ExpressionAttributeNames, values):
+            raise ClientError({"Error": {"Code": "ConditionalCheckFailedException"}}, "PutItem")
         if there is not None:
-            older = int(there[name]["N"]) < int(values[":number"]["N"])
-            same = there[name] == values[":number"] and there.get("lastEventHash") == values.get(":hash")
-            if not older and not same:
-                raise ClientError({"Error": {"Code": "ConditionalCheckFailedException"}}, "PutItem")
             self.of(TableName).remove(there)
         self.of(TableName).append(Item)
+
+
+def _may_be_put(there: Any, names: dict[str, str], values: dict[str, Any]) -> bool:
+    """Whether a condition of `StoredItems` holds; of values of two types DynamoDB says that neither is less."""
+    if "#number" not in names:
+        placed = ((name, values.get(place.replace("#", ":"))) for place, name in names.items() if place != "#key")
+        return there is not None and all(there.get(name) == value for name, value in placed)
+    if there is None:
+        return True
+    number, new = there.get(names["#number"], {}), values[":number"]
+    if ":hash" not in values:
+        return "N" in number and Decimal(number["N"]) <= Decimal(new["N"])
+    older = "N" in number and Decimal(number["N"]) < Decimal(new["N"])
+    return older or (number == new and there.get("lastEventHash") == values[":hash"])
 
 
 @pytest.fixture
@@ -214,3 +227,122 @@ async def test_events_under_a_name_that_is_no_incidents_id_are_told_and_stop_not
     assert told(list((await live.verify("nonsense")).found)) == {("nonsense", "unreadable", "what is stored")}
     rebuilt = await rebuild(stored, "nonsense", POLICIES)
     assert (rebuilt.answer, told(list(rebuilt.found))) == (Answer.DAMAGED, {("nonsense", "unreadable", "its events")})
+
+
+def version_of(value: dict[str, str]) -> Callable[[Items], None]:
+    def damage(items: Items) -> None:
+        row(items)["version"] = value
+
+    return damage
+
+
+def no_version(items: Items) -> None:
+    del row(items)["version"]
+
+
+def hash_of_an_earlier_event(items: Items) -> None:
+    row(items)["lastEventHash"] = event(items, 3)["hash"]
+
+
+def no_hash(items: Items) -> None:
+    del row(items)["lastEventHash"]
+
+
+def neither(items: Items) -> None:
+    no_version(items)
+    no_hash(items)
+
+
+WRONG_IN_ITSELF: dict[str, Callable[[Items], None]] = {
+    "version too low": version_of({"N": "3"}),
+    "version a text": version_of({"S": "x"}),
+    "version no whole number": version_of({"N": "9.5"}),
+    "no version": no_version,
+    "hash of an earlier event": hash_of_an_earlier_event,
+    "no hash": no_hash,
+    "neither version nor hash": neither,
+}
+
+
+@pytest.mark.parametrize("name", WRONG_IN_ITSELF)
+async def test_a_row_of_no_event_that_is_lost_is_written_again_whatever_its_version_says(name: str, tables: Items) -> None:
+    before = copy.deepcopy(tables["incidents"])
+    WRONG_IN_ITSELF[name](tables)
+    assert (await rebuild(StoredItems(Client(tables), NAMES), INCIDENT, POLICIES)).answer is Answer.WRITTEN
+    assert sorted(map(str, tables["incidents"])) == sorted(map(str, before))
+
+
+async def test_a_row_of_an_event_that_is_lost_is_left_whatever_its_version_says(tables: Items) -> None:
+    """With an event of their own behind the one they forged, whoever did it must not have the witness written over, too."""
+    for version in ({"N": str(last(tables) - 1)}, {"S": "x"}):
+        row(tables).update(version=version, lastEventHash={"S": "0" * 64})
+        before = copy.deepcopy(row(tables))
+        answer = await rebuild(StoredItems(Client(tables), NAMES), INCIDENT, POLICIES)
+        assert (answer.answer, [one.where for one in answer.found]) == (Answer.DAMAGED, ["lastEventHash"])
+        assert row(tables) == before
+
+
+async def test_a_row_deleted_by_hand_comes_back_to_equal_bytes(tables: Items) -> None:
+    """The way out of the runbook, where a person has found that the events are right."""
+    before = copy.deepcopy(tables["incidents"])
+    tables["incidents"].remove(row(tables))
+    assert (await rebuild(StoredItems(Client(tables), NAMES), INCIDENT, POLICIES)).answer is Answer.WRITTEN
+    assert sorted(map(str, tables["incidents"])) == sorted(map(str, before))
+
+
+async def test_a_row_that_says_a_later_version_is_left_to_a_person(tables: Items) -> None:
+    row(tables)["version"] = {"N": str(last(tables) + 1)}
+    before = copy.deepcopy(row(tables))
+    assert (await rebuild(StoredItems(Client(tables), NAMES), INCIDENT, POLICIES)).answer is Answer.NEWER
+    assert row(tables) == before
+
+
+class MovedOn(Client):
+    """A table in which somebody mends a row right before it would be written over."""
+
+    async def put_item(self, TableName: str, Item: Any, ExpressionAttributeNames: Any, **more: Any) -> Any:
+        if Item["pk"]["S"] == INCIDENT:
+            row(self.items)["version"] = {"N": "8"}
+        await super().put_item(TableName, Item, ExpressionAttributeNames, **more)
+
+
+@pytest.mark.parametrize("name", WRONG_IN_ITSELF)
+async def test_a_row_that_is_moved_on_meanwhile_is_never_set_back(name: str, tables: Items) -> None:
+    WRONG_IN_ITSELF[name](tables)
+    answer = await rebuild(StoredItems(MovedOn(tables), NAMES), INCIDENT, POLICIES)
+    assert (answer.answer, row(tables)["version"]) == (Answer.NEWER, {"N": "8"})
+
+
+@pytest.mark.parametrize("damage", [damages.pointer_gone, damages.pointer_back])
+@pytest.mark.parametrize("later", [2, 4])
+async def test_a_rebuild_of_an_older_incident_points_to_the_newest_of_its_key(
+    damage: Callable[[Items], None], later: int, tables: Items
+) -> None:
+    for occurrence in range(3, later + 1):
+        birth = {"incidentId": {"S": incident_id(damages.SERVICE, damages.KEY, occurrence)}}
+        tables["incident-events"].append(event(tables, 1, NEXT) | birth)
+    expected = row(tables, POINTER) | {
+        "occurrence": {"N": str(later)},
+        "incidentId": {"S": incident_id(damages.SERVICE, damages.KEY, later)},
+    }
+    damage(tables)
+    rebuilt = await rebuild(StoredItems(Client(tables), NAMES), INCIDENT, POLICIES)
+    assert (rebuilt.answer, rebuilt.pointer_written) == (Answer.CURRENT, True)
+    assert row(tables, POINTER) == expected
+
+
+async def test_a_pointer_that_says_no_number_is_written_again(tables: Items) -> None:
+    before = copy.deepcopy(row(tables, POINTER))
+    row(tables, POINTER)["occurrence"] = {"S": "x"}
+    assert (await rebuild(StoredItems(Client(tables), NAMES), INCIDENT, POLICIES)).pointer_written
+    assert row(tables, POINTER) == before
+
+
+async def test_a_wiped_table_never_holds_a_pointer_to_an_older_incident(tables: Items) -> None:
+    stored = StoredItems(Client({**tables, "incidents": []}), NAMES)
+    pointers = set()
+    for identity in (INCIDENT, NEXT):
+        rebuilt = await rebuild(stored, identity, POLICIES)
+        pointers.add(str(await stored.row(POINTER)))
+        assert rebuilt.pointer_written is (identity == INCIDENT)
+    assert pointers == {str(row(tables, POINTER))}

@@ -50,6 +50,11 @@ def row_gone_and_first_event(tables: Tables) -> None:
     drop(1)(tables)
 
 
+def row_gone_and_no_time(tables: Tables) -> None:
+    tables["incidents"].remove(row(tables))
+    at_no_time(tables)
+
+
 AT_ITS_BEGINNING: dict[str, Callable[[Tables], None]] = {
     "event 1 gone": drop(1),
     "event 1 at another time": at_another_time,
@@ -59,6 +64,7 @@ AT_ITS_BEGINNING: dict[str, Callable[[Tables], None]] = {
     "all events gone": drop_the_whole_history,
     "row at another time": row_at_another_time,
     "row and event 1 gone": row_gone_and_first_event,
+    "row gone and event 1 at no time": row_gone_and_no_time,
 }
 
 
