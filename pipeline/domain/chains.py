@@ -196,7 +196,8 @@ class Chain:
         return False
 
     def finish(self, known_until: int = 0) -> None:
-        """Tell of what can be told only at the end: which events stand in whose place. `known_until`: as the row says."""
+        """Tell of what can be told only at the end: which events stand in whose place. `known_until`: how many
+        there were, as row or receipts say."""
         self._settle_change(None)
         if not self._placed:
             return

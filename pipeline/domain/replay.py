@@ -318,7 +318,7 @@ class Replay:
         """Return all that is wrong, in the order of events; nothing may be taken afterwards."""
         version = self._row.get("version") if self._row is not None else None
         known = version if type(version) is int and version > 0 else 0
-        self._chain.finish(known)
+        self._chain.finish(self._row_is_of or self._reaches or known)
         self._settle_row(known)
         self._settle_receipts()
         return tuple(found for found, about in zip(self._found, self._abouts, strict=True) if self._is_said_of(about, found))

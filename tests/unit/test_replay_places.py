@@ -208,6 +208,10 @@ CASES: dict[str, tuple[Callable[[Tables], object], set[tuple[str, str]]]] = {
         together(lambda tables: change_text(event(tables, END), "eventId"), row_says(state=OPEN)),
         {("identity", f"event {END}: eventId"), ("row", "state")},
     ),
+    "the last's id changed, the row's version of the one before": (
+        together(lambda tables: change_text(event(tables, END), "eventId"), row_says(version=V6)),
+        {("identity", f"event {END}: eventId"), ("row", "version")},
+    ),
     "all dropped, the row's version": (
         together(*(lambda tables, place=place: drop(tables, place) for place in range(1, END + 1)), row_says(version=V6)),
         {("missing", f"events 1 to {END}"), ("row", "version")},
