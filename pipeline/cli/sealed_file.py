@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from pipeline.cli.terminal import REFUSED, CommandError
+from pipeline.cli.terminal import FAILED, CommandError
 from pipeline.domain.canonical import Document
 
 FORMAT: Final = "opx-seal/1"
@@ -48,20 +48,20 @@ def write_seal(path: Path, lines: Iterable[str], about: Document) -> SealFile:
 
 
 def read_seal(path: Path) -> Iterator[str]:
-    """Return the lines of a seal; raise where it is none, or not as it was written."""
+    """Return the lines of a seal; raise where it is none, or not as it was written: then nothing can be told by it."""
     then = "opx replay verify --help"
     try:
         with path.open(encoding="ascii") as file:
             head = json.loads(file.readline())
             if not isinstance(head, dict) or head.get("format") != FORMAT:
-                raise CommandError(f"{path} is no seal of this version ({FORMAT}).", then, REFUSED)
+                raise CommandError(f"{path} is no seal of this version ({FORMAT}).", then, FAILED)
             digest = sha256()
             for line in file:
                 digest.update(line.encode("ascii"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CommandError(f"{path} can't be read as a seal: {error}", then, REFUSED) from None
+        raise CommandError(f"{path} can't be read as a seal: {error}", then, FAILED) from None
     if digest.hexdigest() != head.get("digest"):
-        raise CommandError(f"{path} was changed: its lines are not those of its digest {head.get('digest')}.", then, REFUSED)
+        raise CommandError(f"{path} was changed: its lines are not those of its digest {head.get('digest')}.", then, FAILED)
     return _lines(path)
 
 

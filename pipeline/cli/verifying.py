@@ -1,7 +1,7 @@
 """`opx replay verify`: is everything still what was once decided? Names each divergence; reads only.
 
 Over an export, or tables in use, all of it; or some incidents one by one. Exit code 0: clean. 1: something diverges. 2: it
-could not be told of everything.
+could not be told of everything, or an export or a seal can't be used.
 """
 
 import asyncio
@@ -72,6 +72,8 @@ class Verification:
     unknown: list[str] = field(default_factory=list)
     sealed: int | None = None
     compared: tuple[str, ...] = ()
+    # What was not, and why.
+    not_compared: dict[str, str] = field(default_factory=dict)
     took_s: float = 0.0
 
     @property
@@ -100,6 +102,7 @@ class Verification:
             "incidents": self.counts.incidents,
             "events": self.counts.events,
             "compared": list(self.compared),
+            "notCompared": list(self.not_compared),
             "divergences": self.divergences,
             "kinds": dict(sorted(self.kinds.items())),
             "unsettled": self.unsettled,
@@ -145,6 +148,7 @@ def verify(
                 exports = exports_at(export, command, events_only=events_only)
                 rows, receipts = Table.INCIDENTS in exports, Table.IDEMPOTENCY in exports
                 wanted = scope.wanted(rows=rows, receipts=receipts, thorough=thorough)
+                verification.not_compared = left_out(wanted, "--events-only" if events_only else "their export is not there")
                 await replay_export(invocation.screen, verification, place, exports, wanted, lines)
             else:
                 async with open_session(invocation.selection, "dynamodb", "ssm") as session:
@@ -157,6 +161,14 @@ def verify(
         return verification.exit_code
 
     run(context, work)
+
+
+def left_out(wanted: Wanted, why: str) -> dict[str, str]:
+    """Return what a replay of exports does not compare, and why."""
+    found = {} if wanted.rows else {"rows": why, "pointers": why}
+    if wanted.rows and not wanted.is_everything:
+        found["pointers"] = "only when everything is verified"
+    return found if wanted.receipts else found | {"receipts": why}
 
 
 async def working(workers: Workers, work: Callable[..., T], *arguments: Any) -> T:
@@ -241,6 +253,7 @@ async def _verify_live(
     if seal is not None:
         raise CommandError("A seal is compared with everything.", f"{invocation.opx} replay verify --seal FILE", REFUSED)
     verification.compared = ("incident-events", "incidents")
+    verification.not_compared = {"receipts": "in tables in use only when everything is verified"}
     live = LiveReplay(stored, shipped.policies(place.config))
     await _verify_some(screen, verification, live, scope.incident_ids(session, stored, invocation.opx))
 
@@ -277,6 +290,10 @@ def show(invocation: Invocation, verification: Verification) -> None:
     rate = f"{document['eventsPerS']:,} events/s"
     told = f"{document['incidents']:,} incidents, {document['events']:,} events in {verification.took_s:.1f} s ({rate})"
     key_values(screen, [("replayed", f"{verification.scope.told}: {told}"), ("compared", ", ".join(verification.compared))])
+    if verification.not_compared:
+        whys = dict.fromkeys(verification.not_compared.values())
+        parts = [(", ".join(what for what, why in verification.not_compared.items() if why == one), one) for one in whys]
+        key_values(screen, [("not compared", "; ".join(f"{what} ({why})" for what, why in parts))])
     if verification.sealed is not None:
         key_values(screen, [("seal", f"{verification.sealed:,} incidents were sealed")])
     for kind, number in sorted(verification.kinds.items()):
@@ -287,6 +304,7 @@ def show(invocation: Invocation, verification: Verification) -> None:
         screen.notice(f"{incident}: there is no such incident.")
     if not verification.divergences:
         clean = "clean" if verification.counts.incidents else "clean: there is nothing here"
+        clean += " as far as it was compared" if verification.not_compared else ""
         screen.say(clean if verification.exit_code == DONE else "nothing diverges, but not all could be told", "bold")
         return
     screen.say(f"{verification.divergences} divergences", "bold red")
