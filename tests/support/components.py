@@ -139,6 +139,7 @@ COMPONENTS: Final = (
             "e2e/test_idempotency::*",
             "e2e/test_cli_queue::test_what_was_refused_*",
             "e2e/test_cli_queue::test_a_run_that_dies_*",
+            "e2e/test_cli_queue::test_what_a_killed_run_*",
             "e2e/test_pipeline::test_the_recording_comes_*",
             "e2e/test_pipeline::test_the_recording_in_halves_*",
             "e2e/test_api::test_fifty_*",
