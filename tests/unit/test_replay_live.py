@@ -4,6 +4,7 @@ DynamoDB is stood in for by a client that answers from items: what is tested is 
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from pipeline.cli.rebuild import _show
+from pipeline.cli.session import Invocation
+from pipeline.cli.target import Selection
+from pipeline.cli.terminal import Screen
 from pipeline.domain.ids import incident_id
 from pipeline.replay.live import ORDER, LiveReplay, scan_into
 from pipeline.replay.partition import Wanted
@@ -21,6 +26,7 @@ from pipeline.replay.verifying import Place, replay
 from pipeline.stores.dynamodb import Tables
 from pipeline.stores.stored_items import StoredItems
 from tests.support import damages
+from tests.support.command_line import console, text_of
 from tests.support.damages import DAMAGES, INCIDENT, NEXT, POINTER, Told, event, forge_last, last, lived, row, told
 from tests.support.exporting import Tables as Items
 from tests.support.exporting import tables_of
@@ -346,3 +352,11 @@ async def test_a_wiped_table_never_holds_a_pointer_to_an_older_incident(tables: 
         pointers.add(str(await stored.row(POINTER)))
         assert rebuilt.pointer_written is (identity == INCIDENT)
     assert pointers == {str(row(tables, POINTER))}
+
+
+@pytest.mark.parametrize(("answer", "hint"), [(Answer.DAMAGED, "corruption.md"), (Answer.WRITTEN, "replay verify")])
+def test_a_rebuild_that_was_refused_leads_to_what_mends_it(answer: Answer, hint: str) -> None:
+    """Not to what only says again that it is damaged."""
+    written = console(400)
+    _show(Invocation(Screen(False, written, written), Selection()), Counter([answer]), 0, dry_run=False)
+    assert hint in text_of(written).splitlines()[-1]
