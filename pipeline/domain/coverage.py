@@ -136,6 +136,19 @@ class Coverage:
             one.told.add(where)
             self._report(Kind.RECEIPT, where, expected, found)
 
+    def said_of_the_row(self, row: Document, sequence: int) -> Document:
+        """Return what the row must say by the receipt that ends with its last event; a receipt that errs itself is told."""
+        reaches, receipt = self._reaches
+        if receipt is None or reaches != sequence or receipt.result.state is None:
+            return {}
+        state, stored = str(receipt.result.state), str(row.get("state"))
+        if state != stored and str(row.get("stateShard")).startswith(f"{stored}#"):
+            # The row says it twice.
+            self._report(Kind.RECEIPT, f"receipt {receipt.id}: result.state", stored, state)
+            return {}
+        control = receipt.result.control_version
+        return {"state": state} | ({} if control is None else {"controlVersion": control})
+
     @property
     def uncovered_until(self) -> int:
         """The number of the last event that no receipt names, 0 where each has one."""

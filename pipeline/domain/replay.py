@@ -307,12 +307,12 @@ class Replay:
     def _compare_with_receipts(self, sequence: int) -> None:
         """Compare the row with what is known of an event that is gone, or was changed: by the receipt that ends with it."""
         self._row_is_of = sequence
+        assert self._row is not None
         expected: Document = {"version": sequence}
-        reaches, receipt = (0, None) if self._coverage is None else self._coverage.reaches
-        if receipt is not None and reaches == sequence and receipt.result.state is not None:
-            expected |= {"state": str(receipt.result.state), "controlVersion": receipt.result.control_version}
+        if self._coverage is not None:
+            expected |= self._coverage.said_of_the_row(self._row, sequence)
         self.by_receipts = frozenset(expected)
-        self._keep_of_the_row(self._compare_with({name: value for name, value in expected.items() if value is not None}))
+        self._keep_of_the_row(self._compare_with(expected))
 
     def finish(self) -> tuple[Divergence, ...]:
         """Return all that is wrong, in the order of events; nothing may be taken afterwards."""

@@ -12,7 +12,7 @@ from pipeline.domain.chains import Chain
 from pipeline.domain.divergences import Kind
 from pipeline.domain.ids import event_id
 from pipeline.stores.items import Item, from_item, to_item
-from tests.support.damages import INCIDENT, NEXT, change_text, event, last, lived, row, told
+from tests.support.damages import INCIDENT, NEXT, change_text, event, last, lived, receipt_until, row, told
 from tests.support.exporting import Tables, tables_of
 from tests.support.replaying import verify_tables
 from tests.support.streams import sealed
@@ -238,6 +238,14 @@ CASES: dict[str, tuple[Callable[[Tables], object], set[tuple[str, str]]]] = {
         {("missing", "event 1"), ("row-missing", "row")},
     ),
 }
+
+
+async def test_a_receipt_that_errs_beside_a_changed_event_is_told_and_not_the_row(tables: Tables) -> None:
+    receipt = receipt_until(tables, END)
+    receipt["result"]["M"]["state"] = OPEN
+    retitle(END)(tables)
+    wrong = (INCIDENT, "receipt", f"receipt {receipt['pk']['S']}: result.state")
+    assert told(verify_tables(tables)) == {(INCIDENT, "changed", f"event {END}"), wrong}
 
 
 @pytest.mark.parametrize("name", CASES)
