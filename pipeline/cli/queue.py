@@ -151,7 +151,7 @@ def show(
             screen.notice(f"{len(shown)} of {len(found)} are shown (--limit N, at most {READ_MAX}).")
         if (doubt := doubt_of(look)) is not None:
             screen.notice(f"Not all is told: {doubt}.")
-        instead = later() if look.is_hidden else f"{invocation.opx} queue list"
+        instead = later(name) if look.is_hidden else f"{invocation.opx} queue list"
         screen.next(*(leads(invocation.opx, name, shown) if found else [instead]))
         return FAILED if look.is_hidden else DONE
 
@@ -265,13 +265,14 @@ async def _rehearse(
     for item in found:
         if screen.as_json:
             screen.record(item.to_document())
-    letters_table(screen, found[:SHOWN_MAX])
+    if found:
+        letters_table(screen, found[:SHOWN_MAX])
     if (hidden := len(found) - SHOWN_MAX) > 0 and not screen.as_json:
         screen.notice(f"{hidden} more are not shown here (--json shows all).")
     if (doubt := doubt_of(look)) is not None:
         screen.notice(f"Not all is told: {doubt}.")
     if look.is_hidden:
-        screen.next(later())
+        screen.next(later(order.name))
         return look, [], counted(0)
     # More may lie there than anybody can look at; all that is meant is sent, seen or not.
     number = counted(len(found))
@@ -338,7 +339,7 @@ async def _redrive(invocation: Invocation, session: Session, order: Order, rehea
             raise
     unseen = 0 if tally.sent >= limit else max(0, depth - redriver.looked)
     tell(screen, order.name, tally, unseen)
-    screen.next(*([later()] if unseen else []), f"{invocation.opx} queue list", f"{invocation.opx} list")
+    screen.next(*([later(order.name)] if unseen else []), f"{invocation.opx} queue list", f"{invocation.opx} list")
     if unseen and not redriver.looked:
         return FAILED
     missed = bool(order.choice.messages) and not tally.sent

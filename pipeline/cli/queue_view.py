@@ -41,12 +41,15 @@ def counted(number: int) -> str:
 
 def held(queue: str) -> str:
     """Return why messages of a queue don't show themselves, and when they do: nobody gives back what a killed run held."""
-    seconds = RECORDS_HIDDEN_S if queue == FAILURES else HIDDEN_S
-    return f"held by somebody, perhaps by a run that was broken off, and seen again within {seconds // 60} minutes"
+    return f"held by somebody, perhaps by a run that was broken off, and seen again within {_minutes(queue)} minutes"
 
 
-def later() -> str:
-    return f"the same command after that, in {HIDDEN_S // 60} minutes"
+def later(queue: str) -> str:
+    return f"the same command after that, in {_minutes(queue)} minutes"
+
+
+def _minutes(queue: str) -> int:
+    return (RECORDS_HIDDEN_S if queue == FAILURES else HIDDEN_S) // 60
 
 
 def doubt_of(look: Look) -> str | None:
