@@ -101,12 +101,12 @@ class _Places:
         return not self._is_there(place) and (place <= self.known or at_the_end)
 
     def vacant(self, highest: int) -> Iterator[int]:
-        """Yield the homes nobody is there for; of empty places it is told already."""
+        """Yield the homes nobody is there for, but for empty places, of which it is told already."""
         around = self._around
         beyond = range(around.last + 1, highest + 1)
         inside = (place for place in sorted(self._placed) if around.begins < place <= highest)
         for home in (*inside, *beyond):
-            if not self._is_there(home) and not around.is_empty(home):
+            if not self._is_there(home):
                 yield home
 
     def tell_circles(self) -> None:

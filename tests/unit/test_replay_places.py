@@ -11,6 +11,7 @@ from pipeline.domain import chains
 from pipeline.domain.chains import Chain
 from pipeline.domain.divergences import Kind
 from pipeline.domain.ids import event_id
+from pipeline.replay.partition import Wanted
 from pipeline.stores.items import Item, from_item, to_item
 from tests.support.damages import INCIDENT, NEXT, change_text, event, last, lived, receipt_until, row, told
 from tests.support.exporting import Tables, tables_of
@@ -58,6 +59,10 @@ def retitled(item: Item) -> Item:
     changed = copy.deepcopy(item)
     change_text(changed["metadata"]["M"], "title")
     return changed
+
+
+def resealed(item: Item) -> Item:
+    return to_item(sealed(from_item(item)))
 
 
 def another(tables: Tables, place: int, *, of: int | None = None, identity: str = "") -> Item:
@@ -136,6 +141,18 @@ CASES: dict[str, tuple[Callable[[Tables], object], set[tuple[str, str]]]] = {
         together(lambda tables: closed_up(tables, 2), lambda tables: drop(tables, END - 1)),
         {("missing", "event 2"), ("missing", f"event {END}")},
     ),
+    "two far apart swapped, one of them changed": (
+        together(retitle(5), moved((3, 5), (5, 3))),
+        {("swapped", "events 3 and 5"), ("changed", "event 5")},
+    ),
+    "one inserted, one behind it made another, its hash right": (
+        together(lambda tables: put(tables, resealed(retitled(event(tables, 6))), 6), inserted(3, STRANGER)),
+        {("inserted", "event 3: eventId"), ("chain", f"event {END}: previousHash")},
+    ),
+    "two taken out": (
+        together(lambda tables: closed_up(tables, 6), lambda tables: closed_up(tables, 2)),
+        {("missing", "event 2"), ("missing", "event 6")},
+    ),
     # One in the place of another.
     "overwritten by a copy": (copy_over(2, 4), {("duplicated", "event 2"), ("missing", "event 4")}),
     "the last overwritten by a copy": (copy_over(2, END), {("duplicated", "event 2"), ("missing", f"event {END}")}),
@@ -173,6 +190,10 @@ CASES: dict[str, tuple[Callable[[Tables], object], set[tuple[str, str]]]] = {
     "its id and hash made right, before the last": (inserted(END), {("inserted", f"event {END}")}),
     "its id and hash made right, at the end": (
         lambda tables: appended(tables, another(tables, END + 1, of=END)),
+        {("inserted", f"event {END + 1}")},
+    ),
+    "its id and hash made right, at the end, of another state": (
+        lambda tables: appended(tables, resealed(another(tables, END + 1, of=END) | {"previousState": OPEN})),
         {("inserted", f"event {END + 1}")},
     ),
     "a changed copy in front of its original": (
@@ -238,6 +259,13 @@ CASES: dict[str, tuple[Callable[[Tables], object], set[tuple[str, str]]]] = {
         {("missing", "event 1"), ("row-missing", "row")},
     ),
 }
+
+
+async def test_with_nobodys_word_for_how_many_there_were_the_last_is_one_of_ours(tables: Tables) -> None:
+    change_text(event(tables, END), "eventId")
+    found = verify_tables(tables, wanted=Wanted(rows=False, receipts=False, confirm=False))
+    assert (INCIDENT, "identity", f"event {END}: eventId") in told(found)
+    assert not any(kind in ("inserted", "missing") for who, kind, _ in told(found) if who == INCIDENT)
 
 
 async def test_a_receipt_that_errs_beside_a_changed_event_is_told_and_not_the_row(tables: Tables) -> None:
