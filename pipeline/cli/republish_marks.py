@@ -20,7 +20,7 @@ def _document(marks: Marks) -> Document:
     places = {part: list(place) for part, place in marks.places.items()}
     counts = {name: getattr(marks, name) for name in _COUNTS}
     settled = {part: _ranges(found) for part, found in marks.settled.items()}
-    return {"places": places, "done": sorted(marks.done), "settled": settled, **counts}
+    return {"places": places, "done": sorted(marks.done)} | ({"settled": settled} if settled else {}) | counts
 
 
 def _ranges(places: Iterable[Place]) -> dict[str, list[list[int]]]:

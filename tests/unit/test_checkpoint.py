@@ -14,7 +14,8 @@ from pipeline.services.republish import Marks
 
 FACTS = ["target", "question"]
 PROGRESSED = Progress(40, 39, 999, 3)
-MARKED = Marks({"0/3": ("one", 7)}, {"1/3"}, 20, 10, 1)
+MARKED = Marks({"0/3": ("one", 7)}, done={"1/3"}, examined=20, published=10, failed=1)
+WITHIN_A_PAGE = Marks({"0/3": ("one", 7)}, {"0/3": {("one", 8), ("one", 9), ("two", 1)}}, {"1/3"}, 20, 10, 1)
 KINDS: dict[str, tuple[Form[Any], Any]] = {"send": (PROGRESS, PROGRESSED), "republish": (MARKS, MARKED)}
 # Of these facts, as release 1.0.0 names and writes them.
 WRITTEN = {
@@ -42,9 +43,9 @@ def test_what_a_release_wrote_is_found_and_read_and_written_so_again(tmp_path: P
     assert list(tmp_path.iterdir()) == [checkpoint.path]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "republish, within a page"])
 def test_every_cut_of_a_checkpoint_is_refused_or_whole(tmp_path: Path, kind: str) -> None:
-    form, reached = KINDS[kind]
+    form, reached = KINDS.get(kind, (MARKS, WITHIN_A_PAGE))
     checkpoint = Checkpoint.of(form, tmp_path, FACTS)
     checkpoint.write(reached)
     whole = checkpoint.path.read_bytes()
@@ -62,6 +63,9 @@ DAMAGES: dict[str, Callable[[str], str]] = {
     "counted below 0": lambda text: text.replace('"published": ', '"published": -'),
     "a part that is a number": lambda text: text.replace('"done": [', '"done": [1, '),
     "half a place": lambda text: json.dumps(json.loads(text) | {"places": {"0/3": ["a"]}}),
+    "what is settled, of no form": lambda text: json.dumps(json.loads(text) | {"settled": {"0/3": ["one"]}}),
+    "what is settled, half a range": lambda text: json.dumps(json.loads(text) | {"settled": {"0/3": {"one": [[1]]}}}),
+    "what is settled, in words": lambda text: json.dumps(json.loads(text) | {"settled": {"0/3": {"one": [["1", "2"]]}}}),
     "of another question": lambda text: json.dumps(json.loads(text) | {"key": "another"}),
     "a list": lambda text: "[]",
 }
