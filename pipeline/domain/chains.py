@@ -208,3 +208,11 @@ class Chain:
 
     def _is_empty(self, place: int) -> bool:
         return any(first <= place <= last for first, last in self._gaps)
+
+    def release(self) -> None:
+        """Take it that nothing is told any more; whoever is told things holds this, and is no longer held by it."""
+        self._report = _nothing_more
+
+
+def _nothing_more(*_: object) -> None:
+    """Nothing is told of what is finished."""

@@ -25,7 +25,6 @@ from pipeline.domain.receipts import IdempotencyRecord
 from pipeline.domain.transitions import TRANSITIONS, EventType, State
 
 RowOf = Callable[[Incident], Document]
-# What was decided before an event of ours can be judged again from it.
 _DECISION: Final = TypeAdapter(GateDecision)
 _STEPS: Final = {(row.source.value, row.target.value): row for row in TRANSITIONS}
 _SAID_BY_AN_EVENT: Final = frozenset(
@@ -112,9 +111,9 @@ class Replay:
         self._found: list[Divergence] = []
         self._abouts: list[int] = []
         self._about = 0
-        # All that was found, by its kind; and whether a row's version is told already.
+        # All that was found, by its kind; and whether a row's version, or an end that is gone, is told already.
         self._kinds: set[Kind] = set()
-        self._version_told = False
+        self._version_told = self._end_is_told = False
         self._chain = Chain(incident_id, self._report, hash_of)
         self._coverage = Coverage(self._report) if with_receipts else None
         self._row: Document | None = None
@@ -125,11 +124,10 @@ class Replay:
         self._row_is_of, self._row_is_of_changed = 0, False
         # Attributes of the row that are compared with receipts alone; and the first event that nobody decided, 0 for none.
         self.by_receipts: frozenset[str] = frozenset()
-        self._invented_from, self._end_is_told = 0, False
+        self._invented_from = 0
         # Which attribute of the last event its receipts contradict; it is told as changed when the next is taken.
         self._hint = ("", "")
-        self._timestamp, self._state = "", State.PENDING.value
-        self._whole = True
+        self._timestamp, self._state, self._whole = "", State.PENDING.value, True
 
     @property
     def version(self) -> int:
@@ -307,10 +305,9 @@ class Replay:
     def _compare_with_receipts(self, sequence: int) -> None:
         """Compare the row with what is known of an event that is gone, or was changed: by the receipt that ends with it."""
         self._row_is_of = sequence
-        assert self._row is not None
         expected: Document = {"version": sequence}
         if self._coverage is not None:
-            expected |= self._coverage.said_of_the_row(self._row, sequence)
+            expected |= self._coverage.said_of_the_row(self._row or {}, sequence)
         self.by_receipts = frozenset(expected)
         self._keep_of_the_row(self._compare_with(expected))
 
@@ -321,6 +318,9 @@ class Replay:
         self._chain.finish(self._row_is_of or self._reaches or known)
         self._settle_row(known)
         self._settle_receipts()
+        # Or they and this one would keep each other, events and all, until the collector comes by.
+        self._chain.release()
+        self._coverage = None
         return tuple(found for found, about in zip(self._found, self._abouts, strict=True) if self._is_said_of(about, found))
 
     def _is_said_of(self, about: int, found: Divergence) -> bool:

@@ -1,7 +1,9 @@
 """Events that stand in another's place, and two damages at once: both are named, each for what it is, and nothing else."""
 
 import copy
+import gc
 import random
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ from pipeline.domain import chains
 from pipeline.domain.chains import Chain
 from pipeline.domain.divergences import Kind
 from pipeline.domain.ids import event_id
+from pipeline.domain.replay import ModelFold, Replay
 from pipeline.replay.partition import Wanted
 from pipeline.stores.items import Item, from_item, to_item
 from tests.support.damages import INCIDENT, NEXT, change_text, event, last, lived, receipt_until, row, told
@@ -323,3 +326,20 @@ def test_an_id_that_is_far_from_home_is_found_and_one_of_nobody_is_not(monkeypat
     history = list(range(1, 1_001))
     assert told_of([*history, 3], known_until=1_000) == [(Kind.DUPLICATED, "event 3")]
     assert told_of([*history, 90_000], known_until=1_000) == [(Kind.INSERTED, "event 1001: eventId")]
+
+
+async def test_what_is_finished_is_held_by_nobody(tables: Tables) -> None:
+    """Or memory would grow with the events until the garbage collector comes by."""
+    events = [from_item(event(tables, number)) for number in range(1, END + 1)]
+    gc.disable()
+    try:
+        replay = Replay(INCIDENT, ModelFold(), with_receipts=True)
+        for document in events:
+            replay.event(document)
+        replay.finish()
+        held = weakref.ref(replay)
+        assert replay.version == END
+        del replay
+        assert held() is None
+    finally:
+        gc.enable()
