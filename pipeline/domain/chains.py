@@ -201,13 +201,10 @@ class Chain:
         self._settle_change(None)
         if not self._placed:
             return
-        around = Around(self.last, known_until, self._told_until, self._is_empty, self.never_decided.__contains__)
+        around = Around(self.last, known_until, self._told_until, self._gaps, self.never_decided.__contains__)
         placed, self._placed = self._placed, {}
         self._highest = tell(placed, around, lambda number: self._id_of(b"%d" % number), self._report)
         self._told_until = max(self.last, self._highest)
-
-    def _is_empty(self, place: int) -> bool:
-        return any(first <= place <= last for first, last in self._gaps)
 
     def release(self) -> None:
         """Take it that nothing is told any more; whoever is told things holds this, and is no longer held by it."""

@@ -5,7 +5,7 @@ asked of every home who is there for it, and of every place what it holds: nobod
 (duplicated), something that never was decided (inserted), or two and more that only changed places (swapped).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -31,14 +31,14 @@ class Placed(NamedTuple):
 class Around(NamedTuple):
     """What is known of the places around. `last`: the highest; `until`: how many events there were, by somebody else's word.
 
-    `begins`: places and homes before it were told of earlier. `is_empty`: nothing stands there, which is told.
-    `never_decided`: what stands there, in its place by its id, was told to be inserted.
+    `begins`: places and homes before it were told of earlier. `gaps`: first to last of places where nothing stands, which is
+    told; they may be of any length. `never_decided`: what stands there, in its place by its id, was told to be inserted.
     """
 
     last: int
     until: int
     begins: int
-    is_empty: Callable[[int], bool]
+    gaps: Sequence[tuple[int, int]]
     never_decided: Callable[[int], bool]
 
 
@@ -49,10 +49,10 @@ def tell(placed: dict[int, Placed], around: Around, expected_id: Callable[[int],
     for place in sorted(placed):
         found.tell_claim(place)
     strangers = sorted(place for place, one in placed.items() if one.home is None)
-    overwritten = [place for place in strangers if found.is_overwritten(place)]
+    overwritten = {place for place in strangers if found.is_overwritten(place)}
     for run in _runs(place for place in strangers if place not in overwritten):
         report(Kind.INSERTED, f"{span(*run)}: eventId", expected_id(run[0]), placed[run[0]].identity)
-    for place in overwritten:
+    for place in sorted(overwritten):
         report(Kind.IDENTITY, f"event {place}: eventId", expected_id(place), placed[place].identity)
     highest = max([found.known, *overwritten])
     for run in _runs(home for home in found.vacant(highest) if home not in overwritten):
@@ -76,20 +76,26 @@ class _Places:
             home: next((place for place in places if placed[place].genuine), places[0])
             for home, places in self._claims.items()
         }
-        ours = around.last
-        while ours > around.begins and not (self._in_place(ours) or (ours in placed and placed[ours].home is not None)):
-            ours -= 1
-        self._last_of_ours = ours
-        in_place = around.last
-        while in_place > around.begins and not self._in_place(in_place):
-            in_place -= 1
+        self._last_of_ours = self._last(lambda place: place in placed and placed[place].home is not None)
+        in_place = self._last(lambda place: False)
         # The highest number of an event that was decided: it is there, or somebody else says so.
         self.known = max([in_place, min(around.until, around.last), *self._claims])
+
+    def _last(self, holds: Callable[[int], bool]) -> int:
+        """Return the last place of which something holds, or where an event of ours stands in its place."""
+        place, begins = self._around.last, self._around.begins
+        while place > begins and not (holds(place) or self._in_place(place)):
+            gap = self._gap_at(place - 1)
+            place = place - 1 if gap is None else gap[0] - 1
+        return max(place, begins)
+
+    def _gap_at(self, place: int) -> tuple[int, int] | None:
+        return next((gap for gap in self._around.gaps if gap[0] <= place <= gap[1]), None)
 
     def _in_place(self, home: int) -> bool:
         around = self._around
         inside = around.begins < home <= around.last
-        return inside and home not in self._placed and not around.is_empty(home) and not around.never_decided(home)
+        return inside and home not in self._placed and not around.never_decided(home) and self._gap_at(home) is None
 
     def _is_there(self, home: int) -> bool:
         return home in self._claims or self._in_place(home)

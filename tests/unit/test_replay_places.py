@@ -23,6 +23,8 @@ from tests.support.streams import sealed
 
 STRANGER = "0d2f6a2e-6b7c-5c5e-9d59-0123456789ab"
 END = 7
+# Nobody may count to it.
+FAR = 10**15
 
 
 @pytest.fixture
@@ -182,6 +184,14 @@ CASES: dict[str, tuple[Callable[[Tables], object], set[tuple[str, str]]]] = {
     "a stranger at the end": (
         lambda tables: appended(tables, another(tables, END + 1, identity=STRANGER)),
         {("inserted", f"event {END + 1}: eventId")},
+    ),
+    "a copy a long way behind": (
+        lambda tables: put(tables, event(tables, 2), FAR),
+        {("missing", f"events {END + 1} to {FAR - 1}"), ("inserted", f"event {FAR}: eventId")},
+    ),
+    "a stranger a long way behind": (
+        lambda tables: put(tables, another(tables, END + 1, identity=STRANGER), FAR),
+        {("missing", f"events {END + 1} to {FAR - 1}"), ("inserted", f"event {FAR}: eventId")},
     ),
     "a stranger at the beginning": (inserted(1, STRANGER), {("inserted", "event 1: eventId")}),
     "two strangers in a row": (
